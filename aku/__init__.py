@@ -1,0 +1,1 @@
+"""The roof: the `aku` command, Label Studio's process, provisioning."""

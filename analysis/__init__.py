@@ -1,0 +1,1 @@
+"""Says where the data set leans and what to write next."""

@@ -1,0 +1,1 @@
+"""Drafts Aku's turns from the current checkpoint and serves Label Studio."""
