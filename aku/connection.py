@@ -48,13 +48,9 @@ def check(client: LabelStudio, url: str, project: int) -> None:
         raise LabelStudioError(f"Label Studio does not answer at {url}; start it with `aku up`.") from error
     except ApiError as error:
         if error.status_code in (401, 403):
-            raise LabelStudioError(
-                f"Label Studio at {url} refuses the token in secrets.env; restore the file or remove it and run `aku up`."
-            ) from error
-        if error.status_code == 404:
-            raise LabelStudioError(
-                f"Label Studio at {url} has no project {project}; run `aku up` to make it anew."
-            ) from error
-        raise LabelStudioError(
-            f"Label Studio at {url} answers with status {error.status_code}; see its log."
-        ) from error
+            problem = "refuses the token in secrets.env; restore that file, or remove it and run `aku up`"
+        elif error.status_code == 404:
+            problem = f"has no project {project}; run `aku up` to make it anew"
+        else:
+            problem = f"answers with status {error.status_code}; see its log"
+        raise LabelStudioError(f"Label Studio at {url} {problem}.") from error

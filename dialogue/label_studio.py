@@ -2,7 +2,8 @@
 
 Words of Label Studio for its things (task, annotation, prediction, result), ours for ours (context,
 conversation, attribute).  On the screen a conversation always begins with a User box; a dialogue
-that Aku begins leaves it blank.  `turn_0 … turn_n` are the planned boxes, `spare_0 …` those after.
+that Aku begins leaves it blank.  There are always `MAX_TURNS` boxes, `turn_0` to `turn_29`; the style
+sheet shows the planned ones and opens one more as the last one is filled.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ DECISIONS = ("合格", "保留", "不採用")
 REASONS = ("不自然", "属性と違う", "専門的すぎる", "個人情報・不適切", "重複")
 SCAFFOLD_VERSION = "scaffold"
 MAX_TURNS = 30
-_BOX = re.compile(r"(turn|spare)_(\d+)")
+_BOX = re.compile(r"turn_(\d+)")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -61,16 +62,62 @@ class Written:
 
 
 def labeling_config(taxonomy: Taxonomy, path: Path = CONFIG_FILE) -> str:
-    """Return the labelling configuration with the taxonomy's topics as genre choices."""
+    """Return the labelling configuration that a project is given.
+
+    The taxonomy's topics become the genre choices, the Repeater is written out as `MAX_TURNS` boxes,
+    and the style rules that depend on a box's number are added.
+    """
     tree = ET.parse(path)  # noqa: S314 - our own file, not untrusted input
-    for choices in tree.iter("Choices"):
+    root = tree.getroot()
+    for choices in root.iter("Choices"):
         if choices.get("name") == "genre":
             for child in list(choices):
                 choices.remove(child)
             for name in taxonomy.names:
                 ET.SubElement(choices, "Choice", value=name)
+    for parent in list(root.iter("View")):
+        for position, repeater in enumerate(list(parent)):
+            if repeater.tag == "Repeater":
+                parent.remove(repeater)
+                flag = repeater.get("indexFlag", "{{idx}}")
+                inner = "".join(ET.tostring(child, encoding="unicode") for child in repeater)
+                for number in range(MAX_TURNS):
+                    box = ET.fromstring(inner.replace(flag, str(number)))  # noqa: S314 - likewise
+                    parent.insert(position + number, box)
+    style = root.find("Style")
+    if style is not None:
+        style.text = (style.text or "") + _numbered_rules()
     ET.indent(tree, "  ")
-    return ET.tostring(tree.getroot(), encoding="unicode") + "\n"
+    return ET.tostring(root, encoding="unicode") + "\n"
+
+
+def _numbered_rules() -> str:
+    """CSS that hides the boxes after the planned ones until asked for, and marks the model's turns.
+
+    No child combinator: Label Studio hands the style sheet on with `>` still escaped.
+    """
+    rules = []
+    for planned in range(1, MAX_TURNS):
+        hidden = f".aku:not(:has(details[open])):has(.aku-plan-{planned}) .aku-turn:nth-of-type(n+{planned + 1})"
+        rules.append(f"    {hidden} {{ display: none; }}")
+    for number in range(MAX_TURNS):
+        for kind, label, colour in (
+            ("draft", "AIの下書きのまま", "#8a6d00"),
+            ("changed", "AIの下書きを修正", "#2e7d32"),
+        ):
+            mark = f'.aku:has(.aku-{kind}-{number}) .aku-turn-{number}::after {{ content: "{label}"; background: {colour}; }}'
+            rules.append("    " + mark)
+    return "\n" + "\n".join(rules) + "\n  "
+
+
+def plan_html(planned: int, boxes: int, drafted: Mapping[int, bool] | None = None) -> str:
+    """Return the small HTML beside the card: planned length, a switch for more boxes, marks of the model's turns.
+
+    `drafted` says by box number whether the model's text was changed by a person.
+    """
+    marks = [f"aku-{'changed' if changed else 'draft'}-{number}" for number, changed in sorted((drafted or {}).items())]
+    classes = " ".join(["aku-plan", f"aku-plan-{boxes}", *marks])
+    return f'<span class="{classes}">予定 {planned} ターン</span><details><summary>もっと書く</summary></details>'
 
 
 def blank_turns(count: int, texts: Sequence[str] = ()) -> tuple[Turn, ...]:
@@ -87,7 +134,6 @@ def screen_turns(turns: Sequence[Turn]) -> tuple[Turn, ...]:
 def to_task(card: Card) -> dict[str, Any]:
     """Return the task data that Label Studio stores and shows."""
     turns = screen_turns(card.turns)
-    first_spare = len(turns)
     data: dict[str, Any] = {
         "card": card.text,
         "context": card.context,
@@ -95,7 +141,7 @@ def to_task(card: Card) -> dict[str, Any]:
         "mood": card.attribute.mood,
         "genre": list(card.genre),
         "turns": [{"speaker": turn.speaker, "text": turn.text} for turn in turns],
-        "spare": [{"speaker": SPEAKERS[i % 2]} for i in range(first_spare, MAX_TURNS)],
+        "plan": plan_html(len(card.turns), len(turns)),
     }
     if card.opener is not None:
         data["opener"] = card.opener
@@ -131,17 +177,16 @@ def from_task(data: Mapping[str, Any], where: str = "task") -> Card:
 
 
 def to_result(
-    turns: Sequence[Turn], *, context: str, attribute: Attribute, genre: Sequence[str], planned: int | None = None
+    turns: Sequence[Turn], *, context: str, attribute: Attribute, genre: Sequence[str], fill: bool = False
 ) -> list[dict[str, Any]]:
     """Return Label Studio's result list for boxes `turns` (User first), blank ones included.
 
-    `planned` boxes are called `turn_…`, the others `spare_…`; by default all are planned.
+    With `fill` the boxes after the last turn are added as blank ones, up to `MAX_TURNS`.
     """
-    planned = len(turns) if planned is None else planned
+    texts = [turn.text for turn in turns]
+    texts += [""] * (MAX_TURNS - len(texts)) if fill else []
     result = [_textarea("context", context)]
-    for number, turn in enumerate(turns):
-        name = f"turn_{number}" if number < planned else f"spare_{number - planned}"
-        result.append(_textarea(name, turn.text))
+    result += [_textarea(f"turn_{number}", text) for number, text in enumerate(texts)]
     result.append(_choices("closeness", [str(attribute.closeness)]))
     result.append(_choices("mood", [str(attribute.mood)]))
     if genre:
@@ -158,7 +203,7 @@ def to_prediction(
     Genres that are not on the screen are left out, since Label Studio refuses unknown choices.
     """
     genre = [g for g in card.genre if taxonomy is None or g in taxonomy.names]
-    result = to_result(turns, context=card.context, attribute=card.attribute, genre=genre, planned=len(card.turns))
+    result = to_result(turns, context=card.context, attribute=card.attribute, genre=genre, fill=True)
     return {"result": result, "score": score, "model_version": version}
 
 
@@ -194,7 +239,7 @@ def card_from_dialogue(dialogue: Dialogue, text: str = "") -> Card:
     )
 
 
-def read_result(result: Iterable[Mapping[str, Any]], planned: int = MAX_TURNS) -> Written:
+def read_result(result: Iterable[Mapping[str, Any]]) -> Written:
     """Read a result list (annotation, draft, prediction or interactive context); unknown names are ignored."""
     context: str | None = None
     texts: dict[int, str] = {}
@@ -212,7 +257,7 @@ def read_result(result: Iterable[Mapping[str, Any]], planned: int = MAX_TURNS) -
             if name == "context":
                 context = text
             elif box := _BOX.fullmatch(name):
-                number = int(box[2]) + (planned if box[1] == "spare" else 0)
+                number = int(box[1])
                 texts[number] = text
                 origins[number] = str(item.get("origin") or "manual")
     return Written(
@@ -245,7 +290,7 @@ def from_annotation(
     """
     where = where or f"task {task.get('id')}, annotation {annotation.get('id')}"
     card = from_task(task.get("data") or {}, where)
-    written = read_result(annotation.get("result") or (), len(card.turns))
+    written = read_result(annotation.get("result") or ())
     turns = boxes(card, written.texts)
     while turns and not turns[0].text.strip():
         turns.pop(0)
