@@ -1,0 +1,139 @@
+"""Bringing a Label Studio project to the state this software needs; doing it twice changes nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx
+
+from aku.connection import connect
+from dialogue import files, label_studio
+from dialogue.errors import LabelStudioError
+from dialogue.genres import load_taxonomy
+from dialogue.settings import Workspace
+
+if TYPE_CHECKING:
+    from label_studio_sdk import LabelStudio
+
+GUIDE = Path(__file__).parent.parent / "docs" / "annotator-guide.ja.md"
+
+
+def provision_project(workspace: Workspace, url: str, title: str) -> int:
+    """Make the project, or bring an existing one up to date; returns its id and notes it in the workspace.
+
+    A project that was deleted in Label Studio is made anew.
+    """
+    state = workspace.state / "studio.json"
+    config = label_studio.labeling_config(load_taxonomy(workspace.taxonomy))
+    wanted = {
+        "title": title,
+        "label_config": config,
+        "expert_instruction": guide_html(),
+        "show_instruction": False,
+        "show_skip_button": True,
+        "enable_empty_annotation": False,
+        "maximum_annotations": 1,
+        "show_collab_predictions": True,
+        "color": "#D9488B",
+    }
+    known = dict(files.read_json(state)) if state.exists() else {}
+    try:
+        project = connect(workspace).project if known.get("url") == url else None
+    except LabelStudioError as error:
+        if "has no project" not in str(error):
+            raise
+        project = None
+    client = _client(workspace, url)
+    if project is None:
+        # A title found on the server means that the state file was lost, not the project.
+        project = next((p.id for p in client.projects.list() if p.title == title), None)
+    if project is None:
+        project = int(client.projects.create(**wanted).id)
+    else:
+        current = client.projects.get(id=project)
+        changed = {k: v for k, v in wanted.items() if getattr(current, k, None) != v and k != "title"}
+        if changed:
+            client.projects.update(id=project, **changed)
+    files.write_json(state, {**known, "url": url, "project": project})
+    return int(project)
+
+
+def provision_backend(workspace: Workspace, url: str, project: int, backend_url: str) -> int:
+    """Connect the ML backend to the project (interactive, basic auth) and guard its webhook; returns its id.
+
+    Uses the REST API directly, since Label Studio wants `url` and `project` on every change.
+    """
+    secrets = workspace.read_secrets()
+    wanted: dict[str, Any] = {
+        "url": backend_url,
+        "project": project,
+        "title": "Aku",
+        "is_interactive": True,
+        "auth_method": "BASIC_AUTH",
+        "basic_auth_user": secrets["BACKEND_USER"],
+        "basic_auth_pass": secrets["BACKEND_PASSWORD"],
+        "timeout": 100,
+    }
+    with api(workspace, url) as http:
+        present = [b for b in _json(http.get("/api/ml", params={"project": project})) if b["url"] == backend_url]
+        if present:
+            backend = int(present[0]["id"])
+            _json(http.patch(f"/api/ml/{backend}", json=wanted))
+        else:
+            backend = int(_json(http.post("/api/ml", json=wanted))["id"])
+        hooks = _json(http.get("/api/webhooks/", params={"project": project}))
+        target = f"{backend_url}/webhook"
+        hook = {
+            "url": target,
+            "project": project,
+            "send_payload": True,
+            "send_for_all_actions": True,
+            "headers": {"X-Webhook-Secret": secrets["WEBHOOK_SECRET"]},
+            "is_active": True,
+        }
+        mine = [h for h in hooks if h["url"].rstrip("/") == target]
+        if not mine:
+            _json(http.post("/api/webhooks/", json=hook))
+        elif mine[0].get("headers") != hook["headers"] or not mine[0].get("is_active"):
+            _json(http.patch(f"/api/webhooks/{mine[0]['id']}/", json=hook))
+        # Opening a card that has no draft yet asks the backend for one.
+        _json(http.patch(f"/api/projects/{project}", json={"evaluate_predictions_automatically": True}))
+    state = workspace.state / "studio.json"
+    files.write_json(state, {**files.read_json(state), "backend": backend, "backend_url": backend_url})
+    return backend
+
+
+def show_version(workspace: Workspace, url: str, project: int, version: str) -> None:
+    """Let the project show predictions of `version` (a checkpoint id, or `scaffold`)."""
+    with api(workspace, url) as http:
+        _json(http.patch(f"/api/projects/{project}", json={"model_version": version}))
+
+
+def api(workspace: Workspace, url: str) -> httpx.Client:
+    """Return an HTTP client for Label Studio's REST API that carries the workspace's token."""
+    token = workspace.read_secrets()["LABEL_STUDIO_USER_TOKEN"]
+    return httpx.Client(base_url=url, headers={"Authorization": f"Token {token}"}, timeout=120, trust_env=False)
+
+
+def guide_html() -> str:
+    """Render the annotators' guide for Label Studio's *Instructions* button."""
+    from markdown_it import MarkdownIt
+
+    return str(MarkdownIt("commonmark").enable("table").render(GUIDE.read_text(encoding="utf-8")))
+
+
+def _client(workspace: Workspace, url: str) -> LabelStudio:
+    from label_studio_sdk import LabelStudio
+
+    return LabelStudio(base_url=url, api_key=workspace.read_secrets()["LABEL_STUDIO_USER_TOKEN"], timeout=120)
+
+
+def _json(response: httpx.Response) -> Any:
+    if response.status_code >= 400:
+        detail = response.text[:300].replace("\n", " ")
+        raise LabelStudioError(
+            f"Label Studio refuses {response.request.method} {response.request.url.path} "
+            f"({response.status_code}): {detail}"
+        )
+    return response.json()
