@@ -137,13 +137,10 @@ class Report:
     @property
     def advice(self) -> tuple[tuple[Verdict, str, str], ...]:
         """What to do next: (verdict, view title, sentence), most pressing first."""
-        found = [
-            (item.verdict, view.title, item.advice)
-            for view in self.views
-            for item in (*view.tests, *view.facts)
-            if item.verdict in (Verdict.FIX, Verdict.WATCH) and item.advice
-        ]
-        return tuple(sorted(dict.fromkeys(found), key=lambda item: -item[0].rank))
+        found = [(t.verdict, view.title, t.advice) for view in self.views for t in view.tests]
+        found += [(f.verdict, view.title, f.advice) for view in self.views for f in view.facts]
+        pressing = [item for item in found if item[0] in (Verdict.FIX, Verdict.WATCH) and item[2]]
+        return tuple(sorted(dict.fromkeys(pressing), key=lambda item: -item[0].rank))
 
 
 def settled(views: list[View], alpha: float) -> tuple[View, ...]:
