@@ -27,6 +27,8 @@ _ROLE = {"User": "user", "Aku": "assistant"}
 _TAGS = ("<CONTEXT>", "</CONTEXT>", "<ROLE>", "</ROLE>", "<ATTR>", "</ATTR>")
 _LEVEL_TOKENS = tuple(f"<|{key}_{level}|>" for key in ("closeness", "mood") for level in range(5))
 _ROLE_TOKENS = ("<|context|>", "<|user|>", "<|aku|>")
+_CUT = "\ue000"
+"""Stands for a text still to be written; from the private-use area, so that nobody types it."""
 _FULL_WIDTH = str.maketrans({"<": "＜", ">": "＞", "[": "［", "]": "］"})
 
 
@@ -118,6 +120,17 @@ def render(
     `attribute=None` leaves the attributes out (attribute dropout).  Raises `CheckpointError` if the
     tokenizer has no end-of-sequence token or lacks tokens of the format.
     """
+    return _encoded(_pieces(context, turns, attribute, tokenizer, name), tokenizer)
+
+
+def _pieces(
+    context: str,
+    turns: Sequence[Turn],
+    attribute: Attribute | None,
+    tokenizer: PreTrainedTokenizerBase,
+    name: str,
+) -> list[tuple[str, bool]]:
+    """Cut the rendered text at the template's marks into alternating prompt and reply pieces."""
     if tokenizer.eos_token is None:
         raise CheckpointError("the tokenizer has no eos token; a model without one never learns to end a turn.")
     if missing := missing_tokens(tokenizer, name):
@@ -133,7 +146,10 @@ def render(
     for start, end in spans:
         pieces += [(text[position:start], False), (text[start:end], True)]
         position = end
-    pieces.append((text[position:], False))
+    return [*pieces, (text[position:], False)]
+
+
+def _encoded(pieces: Sequence[tuple[str, bool]], tokenizer: PreTrainedTokenizerBase) -> Rendering:
     encoded = tokenizer([piece for piece, _ in pieces], add_special_tokens=False)["input_ids"]
     segments = [Segment(tuple(ids), trained) for ids, (_, trained) in zip(encoded, pieces, strict=True)]
     if tokenizer.bos_token_id is not None:
@@ -162,6 +178,23 @@ def render_prompt(
     rendering = render(context, [*turns, Turn("Aku", "")], attribute, tokenizer, name)
     last = max(i for i, segment in enumerate(rendering.segments) if segment.trained)
     return [token for segment in rendering.segments[:last] for token in segment.ids]
+
+
+def render_user_prompt(
+    context: str,
+    turns: Sequence[Turn],
+    attribute: Attribute | None,
+    tokenizer: PreTrainedTokenizerBase,
+    name: str,
+) -> list[int]:
+    """Token ids after which the model writes User's next turn, as it learned to in pre-training.
+
+    Fine-tuning puts its loss on Aku's turns alone, so a User turn has no end token of its own: it
+    ends where the template would go on, at a line break or at the next role header.
+    """
+    pieces = _pieces(context, [*turns, Turn("User", _CUT)], attribute, tokenizer, name)
+    header = pieces[-1][0]
+    return _encoded([*pieces[:-1], (header[: header.rindex(_CUT)], False)], tokenizer).ids
 
 
 def _render_template(messages: list[dict[str, str]], name: str, eos: str) -> tuple[str, list[tuple[int, int]]]:

@@ -13,7 +13,7 @@ _PERSONAL = {
     "e-mail": re.compile(r"[\w.+-]+[@＠][\w-]+(?:[.．][\w-]+)+"),
     "URL": re.compile(r"(?:https?://|www\.)\S+|\b[a-z0-9-]+\.(?:com|net|org|jp|io)\b(?:/\S*)?", re.IGNORECASE),
     "telephone": re.compile(
-        f"(?<!{_DIGIT})(?:[+＋]81{_DASH}?|[0０]){_DIGIT}{{1,4}}{_GAP}{_DIGIT}{{1,4}}{_GAP}{_DIGIT}{{3,4}}(?!{_DIGIT})"
+        f"(?<!{_DIGIT})(?:[+＋]81{_GAP}|[0０]){_DIGIT}{{1,4}}{_GAP}{_DIGIT}{{1,4}}{_GAP}{_DIGIT}{{3,4}}(?!{_DIGIT})"
     ),
     "postal code": re.compile(
         f"〒\\s*{_DIGIT}{{3}}{_DASH}?{_DIGIT}{{4}}|(?<![0-9０-９-]){_DIGIT}{{3}}{_DASH}{_DIGIT}{{4}}(?![0-9０-９-])"
