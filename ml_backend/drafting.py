@@ -1,0 +1,75 @@
+"""The drafting engine without any server: requests in, drafts out.
+
+drafter = Drafter(checkpoint, BackendSettings(temperature=0))
+drafts = drafter.draft([DraftRequest("1", "公園で。", blank_turns(4, ["こんにちは"]), Attribute(2, 2))])
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+
+import torch
+
+from dialogue.checkpoints import Checkpoint
+from ml_backend.decoding import Decoder, Source
+from ml_backend.requests import Draft, DraftRequest
+from ml_backend.settings import BackendSettings
+from ml_backend.weights import Weights, load
+
+__all__ = ["Draft", "DraftRequest", "Drafter"]
+
+
+class Drafter:
+    """A checkpoint that drafts.  Not for use from several threads at once."""
+
+    def __init__(
+        self, checkpoint: Checkpoint, settings: BackendSettings | None = None, share: Drafter | None = None
+    ) -> None:
+        """Load the checkpoint; with `share`, an adapter goes onto the base that is already in memory.
+
+        Raises `CheckpointError` when the checkpoint can not be used.
+        """
+        self.settings = settings or BackendSettings()
+        self.id = checkpoint.id
+        torch.set_num_threads(self.settings.threads or os.cpu_count() or 1)
+        self.weights: Weights = load(
+            checkpoint, self.settings.device, self.settings.dtype, share.weights if share else None
+        )
+
+    def draft(self, requests: Sequence[DraftRequest], on_draft: Callable[[Draft], None] | None = None) -> list[Draft]:
+        """Draft all requests; returns one draft each, in their order.
+
+        `on_draft` is called with each draft as soon as it is done.
+        """
+        done: dict[str, Draft] = {}
+
+        def emit(draft: Draft) -> None:
+            done[draft.id] = draft
+            if on_draft is not None:
+                on_draft(draft)
+
+        self.run(_Listed(requests), emit)
+        return [done[request.id] for request in requests]
+
+    def run(self, source: Source, emit: Callable[[Draft], None]) -> None:
+        """Draft until `source` is empty, taking new requests from it while running."""
+        Decoder(self.weights, self.settings, emit).run(source)
+
+
+class _Listed:
+    """A source that is a list, longest conversations first so that rows of one batch are of like length."""
+
+    def __init__(self, requests: Sequence[DraftRequest]) -> None:
+        self._left = sorted(requests, key=_size)
+
+    def take(self, count: int) -> Sequence[DraftRequest]:
+        taken = [self._left.pop() for _ in range(min(count, len(self._left)))]
+        return taken
+
+    def urgent(self) -> bool:
+        return False
+
+
+def _size(request: DraftRequest) -> int:
+    return len(request.context) + sum(len(turn.text) or 20 for turn in request.turns)

@@ -1,0 +1,67 @@
+"""What is asked of a drafting engine and what it gives back; no model in here."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+
+from dialogue.records import Attribute, Turn
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class DraftRequest:
+    """One conversation to go on with.
+
+    `turns` are all boxes in order, blank where nobody has written; a turn that holds text is kept
+    word for word.  Drafting goes from the first blank turn on and ends at the first one that it may
+    not write: a User turn unless `user_turns`, or any turn after `limit` drafted ones.
+    """
+
+    id: str
+    context: str
+    turns: tuple[Turn, ...]
+    attribute: Attribute | None
+    user_turns: bool = False
+    limit: int | None = None
+    attempt: int = 0
+
+    def digest(self) -> str:
+        """Hash everything that the draft depends on, beside checkpoint and settings."""
+        value = dataclasses.asdict(self)
+        return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Draft:
+    """The turns of a request with the drafted ones filled in.
+
+    `drafted` are the numbers of the turns that the model wrote; `score` the mean natural-log
+    probability of their tokens (None if there are none); `tokens` how many tokens they have.
+    `problem` says in a few words why drafting ended early, if it did.
+    """
+
+    id: str
+    turns: tuple[Turn, ...]
+    drafted: tuple[int, ...] = ()
+    score: float | None = None
+    tokens: int = 0
+    problem: str | None = None
+
+
+def next_blank(turns: tuple[Turn, ...] | list[Turn]) -> int | None:
+    """Number of the first turn to write: the first blank one, or None.
+
+    A blank User turn in front of a written Aku turn is no gap: Aku begins that conversation.
+    """
+    for number, turn in enumerate(turns):
+        if not turn.text.strip():
+            aku_begins = number == 0 and turn.speaker == "User" and len(turns) > 1 and bool(turns[1].text.strip())
+            if not aku_begins:
+                return number
+    return None
+
+
+def spoken(turns: tuple[Turn, ...] | list[Turn], before: int) -> list[Turn]:
+    """Return the turns before number `before`, without a blank one in front."""
+    return [turn for turn in turns[:before] if turn.text.strip()]
