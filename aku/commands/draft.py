@@ -37,17 +37,28 @@ def draft(
     ] = None,
 ) -> None:
     """Draft all waiting cards and hand the drafts to Label Studio; run again to go on after a stop."""
+    workspace: Workspace = context.obj
+    push_drafts(workspace, connect(workspace), limit=limit, checkpoint=checkpoint, user_turns=user_turns)
+
+
+def push_drafts(
+    workspace: Workspace,
+    connection: Connection,
+    *,
+    limit: int | None = None,
+    checkpoint: str | None = None,
+    user_turns: bool | None = None,
+) -> int:
+    """Draft the waiting cards that hold no draft of this checkpoint yet; returns how many drafts were sent."""
     from ml_backend import protocol
     from ml_backend.settings import BackendSettings
 
-    workspace: Workspace = context.obj
     settings = load_section(workspace.settings, "backend", BackendSettings)
     chosen = _checkpoint(workspace, checkpoint)
-    connection = connect(workspace)
     tasks = [t for t in _waiting(connection, chosen.id) if not protocol.is_blind(t, settings.blind_share)][:limit]
     if not tasks:
         console.print("No card waits for a draft.")
-        return
+        return 0
     from ml_backend.drafting import Drafter
 
     with console.status(f"Loading checkpoint {chosen.id} …"):
@@ -72,6 +83,8 @@ def draft(
         f"{pusher.pushed} cards drafted by {chosen.id} in {seconds:.1f} s: "
         f"{pusher.pushed / seconds:.2f} cards/s, {pusher.tokens / seconds:.0f} tokens/s."
     )
+
+    return pusher.pushed
 
 
 def backend(

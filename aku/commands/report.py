@@ -52,6 +52,11 @@ def load_dataset(workspace: Workspace, data: str | None = None) -> Dataset:
     return Dataset(version, [d for path in paths if path.exists() for d in iter_dialogues(path)])
 
 
+def latest_dialogues(workspace: Workspace) -> list[Dialogue]:
+    """All dialogues of the newest data set version; none if nothing was exported yet."""
+    return load_dataset(workspace).dialogues if (workspace.datasets / "latest.json").exists() else []
+
+
 def register(app: typer.Typer) -> None:
     """Add this module's commands."""
     app.command("report")(report_command)
