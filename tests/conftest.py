@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from aku import provision, servers
-from dialogue import Dialogue, LabelStudioError, Workspace, files, label_studio, load_taxonomy, read_dialogues
+from aku import provision
+from dialogue import Dialogue, Workspace, files, label_studio, load_taxonomy, read_dialogues
 
 ROOT = Path(__file__).parent.parent
 STARTER = ROOT / "examples" / "starter.jsonl"
+AKU = str(Path(sys.executable).with_name("aku"))
 CHROMIUM = next((p for n in ("chromium", "chromium-browser", "google-chrome") if (p := shutil.which(n))), None)
 
 
@@ -35,32 +39,58 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-class LabelStudioServer:
-    """A real Label Studio with an empty database; every test makes its own project in it."""
+class RunningStudio:
+    """What `aku up` starts, as a child process: a real Label Studio and the real ML backend, on free ports."""
 
     def __init__(self, home: Path) -> None:
         self.workspace = Workspace(home)
-        self.secrets = servers.ensure_secrets(self.workspace, "tests@studio.local")
-        self.email, self.password = "tests@studio.local", self.secrets["LABEL_STUDIO_PASSWORD"]
-        self.token = self.secrets["LABEL_STUDIO_USER_TOKEN"]
+        self.port, self.backend_port = free_port(), free_port()
+        self.url, self.backend_url = f"http://127.0.0.1:{self.port}", f"http://127.0.0.1:{self.backend_port}"
+        settings = f"[studio]\nport = {self.port}\nbackend_port = {self.backend_port}\n"
+        home.mkdir(parents=True, exist_ok=True)
+        self.workspace.settings.write_text(settings, encoding="utf-8")
         self.start()
-
-    def start(self, port: int | None = None) -> None:
-        self.port = port or free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.server = servers.start_label_studio(self.workspace, "127.0.0.1", self.port, self.secrets)
-        self.server.wait(LabelStudioError, 300)
+        self.secrets = self.workspace.read_secrets()
+        self.email, self.password = self.secrets["LABEL_STUDIO_USERNAME"], self.secrets["LABEL_STUDIO_PASSWORD"]
+        self.token = self.secrets["LABEL_STUDIO_USER_TOKEN"]
         from label_studio_sdk import LabelStudio
 
         self.client = LabelStudio(base_url=self.url, api_key=self.token, timeout=120)
 
+    def aku(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run one `aku` command on this workspace to its end."""
+        result = subprocess.run([AKU, *arguments], env=self._environment(), capture_output=True, text=True, timeout=600)
+        assert not check or result.returncode == 0, f"aku {arguments}: {result.stdout}{result.stderr}"
+        return result
+
+    def start(self) -> None:
+        """Start `aku up` and wait until it says how to stop it."""
+        self.process = subprocess.Popen([AKU, "up"], env=self._environment(), stdout=subprocess.PIPE, text=True)
+        lines = []
+        assert self.process.stdout
+        for line in self.process.stdout:
+            lines.append(line)
+            if "Ctrl-C" in line:
+                return
+        pytest.fail("aku up ended: " + "".join(lines))
+
+    def stop(self) -> int:
+        """Press Ctrl-C and wait; returns the exit status."""
+        self.process.send_signal(signal.SIGINT)
+        return self.process.wait(60)
+
     def restart(self) -> None:
-        """Stop and start on the same port and database."""
-        self.server.stop()
-        self.start(self.port)
+        """Stop and start on the same ports and database."""
+        self.stop()
+        self.start()
+
+    @property
+    def project(self) -> int:
+        """The id of the workspace's own project."""
+        return int(files.read_json(self.workspace.state / "studio.json")["project"])
 
     def new_project(self, title: str = "test") -> int:
-        """Make a project with the real labelling configuration; returns its id."""
+        """Make another project with the real labelling configuration; returns its id."""
         config = label_studio.labeling_config(load_taxonomy())
         return int(self.client.projects.create(title=title, label_config=config).id)
 
@@ -68,17 +98,30 @@ class LabelStudioServer:
         """Make a workspace with its own project in this Label Studio; returns it with the project's id."""
         workspace = Workspace(home)
         workspace.write_secrets(self.secrets)
-        files.write_json(workspace.state / "studio.json", {"url": self.url, "project": 0})
         project = provision.provision_project(workspace, self.url, title)
         return workspace, project
 
+    def _environment(self) -> dict[str, str]:
+        return {**os.environ, "AKU_HOME": str(self.workspace.home), "COLUMNS": "200"}
+
 
 @pytest.fixture(scope="session")
-def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabelStudioServer]:
-    """One Label Studio per run, on a free port, gone at the end."""
-    server = LabelStudioServer(tmp_path_factory.mktemp("studio"))
-    yield server
-    server.server.stop()
+def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStudio]:
+    """One running studio per run, on free ports, gone at the end."""
+    running = RunningStudio(tmp_path_factory.mktemp("studio"))
+    yield running
+    if running.process.poll() is None:
+        running.stop()
+
+
+@pytest.fixture(scope="session")
+def demo(studio: RunningStudio) -> RunningStudio:
+    """The same studio after the demo's steps: starter dialogues, export, demo checkpoint, drafted cards, report."""
+    from aku.demo import run_demo
+    from aku.studio import Studio
+
+    run_demo(studio.workspace, Studio(studio.url, studio.project, studio.backend_url, ()))
+    return studio
 
 
 @pytest.fixture(scope="session")
