@@ -59,7 +59,9 @@ class RunningStudio:
 
     def aku(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run one `aku` command on this workspace to its end."""
-        result = subprocess.run([AKU, *arguments], env=self._environment(), capture_output=True, text=True, timeout=600)
+        result = subprocess.run(
+            [AKU, *arguments], env=self._environment(), capture_output=True, text=True, timeout=900, check=False
+        )
         assert not check or result.returncode == 0, f"aku {arguments}: {result.stdout}{result.stderr}"
         return result
 

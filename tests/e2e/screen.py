@@ -60,12 +60,11 @@ class Screen:
 
     def chosen(self) -> list[str]:
         """Texts of all ticked choices."""
-        return list(
-            self.page.evaluate(
-                """[...document.querySelectorAll('.aku input:checked')].map(
-                     e => (e.closest('label') || e.parentElement.parentElement).innerText.replace(/\\[.*/s, '').trim())"""
-            )
-        )
+        script = """[...document.querySelectorAll('.aku input:checked')].map(box => {
+            const label = box.closest('label') || box.parentElement.parentElement;
+            return label.innerText.replace(/\\[.*/s, '').trim();
+        })"""
+        return list(self.page.evaluate(script))
 
     def submit(self) -> None:
         """Press Ctrl+Enter, which submits or updates, and wait for the server's answer."""
