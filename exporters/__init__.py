@@ -6,9 +6,9 @@ writes a version under the hash of its content (`versions`, `card`).  `imports` 
 """
 
 from exporters.export import export_file, export_project
-from exporters.imports import ImportResult, import_dialogues
+from exporters.imports import ImportResult, import_dialogues, read_import
 from exporters.settings import ExportSettings
-from exporters.versions import DatasetVersion, get_version, latest_version
+from exporters.versions import DatasetVersion, get_version, latest_version, verify_version
 
 __all__ = [
     "DatasetVersion",
@@ -19,4 +19,6 @@ __all__ = [
     "get_version",
     "import_dialogues",
     "latest_version",
+    "read_import",
+    "verify_version",
 ]

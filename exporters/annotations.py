@@ -1,24 +1,19 @@
 """From a Label Studio task to one record, or to the reason why there is none.
 
-Which annotation counts: broken and declined ones are set aside; of the others an approved one wins, else
-the one updated last; the rest are "superseded".  Provenance: drafts come from the prediction an
-annotation grew out of, or, for live chat, whose answers Label Studio does not store, from the backend's
-journal.
+Which annotation counts: broken ones and those a reviewer turned down are set aside; of the others an
+approved one wins, else the one updated last; the rest are "superseded".
 """
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import hmac
-import json
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from dialogue import Dialogue, RecordError, Source, label_studio
-from dialogue.records import clean_text
-from dialogue.text import edit_distance
+from dialogue.records import has_control_characters
+from exporters import provenance
+from exporters.provenance import Draft, Journal
 from exporters.settings import ExportSettings
 
 APPROVED, HELD, DECLINED = label_studio.DECISIONS
@@ -29,17 +24,8 @@ _KNOWN = {"context", "closeness", "mood", "genre", "decision", "reasons"}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Draft:
-    """What a model proposed for one turn of a finished record."""
-
-    turn: int
-    text: str
-    checkpoint: str
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
 class Accepted:
-    """A record, with the drafts its turns grew out of (turn numbers count from 0 in the conversation)."""
+    """A record, the drafts its turns grew out of, and where it stands."""
 
     dialogue: Dialogue
     drafts: tuple[Draft, ...]
@@ -64,23 +50,26 @@ class Rejected:
         return {
             "reason": self.rule,
             "kind": self.kind,
-            "message": self.message,
+            "message": _writable(self.message),
             "link": self.link,
             "task": self.task,
             "annotation": self.annotation,
-            "record": self.record,
+            "record": None if self.record is None else _writable(self.record),
         }
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Reader:
-    """Turns tasks into records.  `journal` maps (task, box number) to the latest live-chat draft."""
+    """Turns tasks into records.
+
+    `url` and `project` make links, `salt` makes pseudonyms, `journal` holds the drafts of live chat.
+    """
 
     settings: ExportSettings
     url: str
     project: int
     salt: str
-    journal: Mapping[tuple[int, int], tuple[str, str]] = dataclasses.field(default_factory=dict)
+    journal: Journal = dataclasses.field(default_factory=dict)
 
     def read(self, task: Mapping[str, Any]) -> Iterator[Accepted | Rejected]:
         """Yield at most one record, and a rejection for every other finished annotation of the task."""
@@ -89,40 +78,37 @@ class Reader:
             if annotation.get("was_cancelled"):
                 continue  # skipped by the annotator: not finished
             try:
-                accepted, decision = self._record(task, annotation)
+                accepted = self._record(task, annotation)
             except RecordError as error:
                 yield self._rejected(task, annotation, BROKEN, error.rule, str(error))
                 continue
-            if sentence := self._declined(decision):
-                yield self._rejected(task, annotation, REVIEW, decision or "undecided", sentence)
+            except (TypeError, ValueError, KeyError, AttributeError) as error:
+                # Anything can be posted as a result; what no rule foresaw must not stop the export.
+                message = f"{_where(task, annotation)}: malformed ({error!r}); open it and press Update."
+                yield self._rejected(task, annotation, BROKEN, "malformed", message)
+                continue
+            decision = accepted.dialogue.source.decision
+            if sentence := self._turned_down(decision):
+                message = f"{_where(task, annotation)}: {sentence}"
+                yield self._rejected(task, annotation, REVIEW, decision or "undecided", message)
             else:
                 updated = str(annotation.get("updated_at") or "")
-                candidates.append((decision == APPROVED, updated, int(annotation["id"]), accepted))
+                candidates.append((decision == APPROVED, updated, accepted.annotation, accepted))
         candidates.sort(key=lambda candidate: candidate[:3])
         for *_, accepted in candidates[:-1]:
             winner = candidates[-1][3].annotation
-            sentence = f"task {task['id']}: annotation {winner} counts (approved, or updated later)."
-            yield self._rejected(task, {"id": accepted.annotation}, SUPERSEDED, "superseded", sentence)
+            message = f"task {task['id']}: annotation {winner} counts instead (approved, or updated later)."
+            yield self._rejected(task, {"id": accepted.annotation}, SUPERSEDED, SUPERSEDED, message)
         if candidates:
             yield candidates[-1][3]
 
     def repeated(self, row: Accepted) -> Rejected:
         """Return the rejection of a record whose id an earlier task has."""
-        sentence = (
-            f"task {row.task}: the record id {row.dialogue.id} is also in an earlier task; delete one of the two tasks."
-        )
-        task = {"id": row.task, "project": self.project, "data": {"record": {"id": row.dialogue.id}}}
-        return self._rejected(task, {"id": row.annotation}, BROKEN, "id", sentence)
+        message = f"task {row.task}: the record id {row.dialogue.id} is also in an earlier task; delete one of the two."
+        task = {"id": row.task, "data": {"record": {"id": row.dialogue.id}}}
+        return self._rejected(task, {"id": row.annotation}, BROKEN, "id", message)
 
-    def pseudonym(self, user: object) -> str | None:
-        """Return a name for an annotator that tells nothing without the workspace's salt."""
-        number = user.get("id") if isinstance(user, Mapping) else user
-        if number is None:
-            return None
-        digest = hmac.new(self.salt.encode(), str(number).encode(), hashlib.sha256).hexdigest()
-        return f"annotator-{digest[:8]}"
-
-    def _declined(self, decision: str | None) -> str | None:
+    def _turned_down(self, decision: str | None) -> str | None:
         if decision in (HELD, DECLINED):
             return f"a reviewer decided {decision}."
         if self.settings.accept == "approved" and decision != APPROVED:
@@ -132,14 +118,14 @@ class Reader:
     def _rejected(
         self, task: Mapping[str, Any], annotation: Mapping[str, Any], kind: str, rule: str, message: str
     ) -> Rejected:
-        number = task.get("id")
-        data = task.get("data")
-        record = (data.get("record") or {}).get("id") if isinstance(data, Mapping) else None
+        number, data = task.get("id"), task.get("data")
+        record = data.get("record") if isinstance(data, Mapping) else None
+        name = record.get("id") if isinstance(record, Mapping) else None
         link = f"{self.url.rstrip('/')}/projects/{self.project}/data?task={number}"
-        return Rejected(kind, rule, message, number, annotation.get("id"), link, record)
+        return Rejected(kind, rule, message, number, annotation.get("id"), link, None if name is None else str(name))
 
-    def _record(self, task: Mapping[str, Any], annotation: Mapping[str, Any]) -> tuple[Accepted, str | None]:
-        where = f"task {task.get('id')}, annotation {annotation.get('id')}"
+    def _record(self, task: Mapping[str, Any], annotation: Mapping[str, Any]) -> Accepted:
+        where = _where(task, annotation)
         result = annotation.get("result")
         if not isinstance(result, list) or not all(isinstance(item, Mapping) for item in result):
             raise RecordError("result", f"{where}: its result is not a list of objects; open it and press Update.")
@@ -149,36 +135,11 @@ class Reader:
         card = label_studio.from_task(task["data"], where)
         written = label_studio.read_result(result)
         _check_config(result, written, where)
-        drafts = self._drafts(task, annotation, card, written)
-        texts = [turn.text for turn in dialogue.conversation]
-        offset = _leading_blanks(card, written)
-        found = tuple(
-            Draft(box - offset, text, checkpoint)
-            for box, (text, checkpoint) in sorted(drafts.items())
-            if 0 <= box - offset < len(texts)
-        )
-        source = self._source(task, annotation, card, dialogue, found)
+        _check_names(dialogue, where)
+        drafts = provenance.drafts_of(task, annotation, card, written.texts, self.journal)
+        source, drafts = self._source(task, annotation, card, dialogue, drafts)
         record = dataclasses.replace(dialogue, source=source)
-        return Accepted(record, found, int(task["id"]), int(annotation["id"])), written.decision
-
-    def _drafts(
-        self,
-        task: Mapping[str, Any],
-        annotation: Mapping[str, Any],
-        card: label_studio.Card,
-        written: label_studio.Written,
-    ) -> dict[int, tuple[str, str]]:
-        """Return draft text and checkpoint by box; texts that the card itself gives are nobody's draft."""
-        drafts = {box: self.journal[task["id"], box] for box in written.texts if (task["id"], box) in self.journal}
-        parent = annotation.get("parent_prediction")
-        for prediction in task.get("predictions") or ():
-            version = str(prediction.get("model_version") or "")
-            if parent is None or prediction.get("id") != parent or version in ("", label_studio.SCAFFOLD_VERSION):
-                continue
-            texts = label_studio.read_result(prediction.get("result") or ()).texts
-            drafts |= {box: (clean_text(text), version) for box, text in texts.items() if text.strip()}
-        given = {box for box, turn in enumerate(card.turns) if turn.text}
-        return {box: draft for box, draft in drafts.items() if box not in given}
+        return Accepted(record, drafts, int(task["id"]), int(annotation["id"]))
 
     def _source(
         self,
@@ -187,21 +148,23 @@ class Reader:
         card: label_studio.Card,
         dialogue: Dialogue,
         drafts: tuple[Draft, ...],
-    ) -> Source:
-        original, decision = _imported_source(card), dialogue.source.decision
-        if original is not None and _unedited(card, dialogue) and decision == original.decision:
-            return original
+    ) -> tuple[Source, tuple[Draft, ...]]:
+        before = provenance.imported(card)
+        if before is not None and provenance.is_unedited(card, dialogue):
+            return dataclasses.replace(before[0], decision=dialogue.source.decision), before[1]
         aku = [draft for draft in drafts if dialogue.conversation[draft.turn].speaker == "Aku"]
-        edits: list[float | None] = [None] * len(dialogue.conversation)
-        for draft in drafts:
-            edits[draft.turn] = round(edit_distance(draft.text, dialogue.conversation[draft.turn].text), 4)
         kind, checkpoint = ("drafted", aku[0].checkpoint) if aku else ("manual", None)
-        if original is not None:  # an imported record that somebody changed stays what it was made as
+        edits = provenance.edits_of(dialogue.conversation, drafts)
+        if before is not None:  # an imported record that somebody changed stays what it was made as
+            original, drafts = before
             kind, checkpoint = original.kind, original.checkpoint
-            edits = _kept_edits(card, dialogue, original)
-        return Source(
+            drafts = tuple(draft for draft in drafts if draft.turn < len(dialogue.conversation))
+            edits = provenance.edits_of(dialogue.conversation, drafts) or provenance.kept_edits(
+                card, dialogue, original
+            )
+        source = Source(
             kind=kind,
-            annotator=self.pseudonym(annotation.get("completed_by")),
+            annotator=provenance.pseudonym(annotation.get("completed_by"), self.salt),
             annotation=annotation.get("id"),
             opener=card.opener,
             checkpoint=checkpoint,
@@ -209,30 +172,14 @@ class Reader:
             created_at=annotation.get("created_at"),
             project=task.get("project"),
             task=task.get("id"),
-            decision=decision,
-            edits=tuple(edits) if any(edit is not None for edit in edits) else (),
+            decision=dialogue.source.decision,
+            edits=edits,
         )
+        return source, drafts
 
 
-def read_journal(path: Path) -> dict[tuple[int, int], tuple[str, str]]:
-    """Read the backend's journal of live-chat drafts: the latest text and checkpoint by (task, box number).
-
-    A line that was cut off, or is not an entry, is passed over: the journal is written while people chat.
-    """
-    latest: dict[tuple[int, int], tuple[str, str, str]] = {}
-    if not path.exists():
-        return {}
-    with path.open(encoding="utf-8", errors="replace") as handle:
-        for line in handle:
-            try:
-                entry = json.loads(line)
-                key = (int(entry["task"]), int(entry["turn"]))
-                value = (str(entry.get("at") or ""), clean_text(str(entry["text"])), str(entry["checkpoint"]))
-            except (json.JSONDecodeError, KeyError, TypeError, ValueError):
-                continue
-            if value[1] and value[0] >= latest.get(key, ("",))[0]:
-                latest[key] = value
-    return {key: (text, checkpoint) for key, (_, text, checkpoint) in latest.items()}
+def _where(task: Mapping[str, Any], annotation: Mapping[str, Any]) -> str:
+    return f"task {task.get('id')}, annotation {annotation.get('id')}"
 
 
 def _check_config(result: list[Mapping[str, Any]], written: label_studio.Written, where: str) -> None:
@@ -247,37 +194,11 @@ def _check_config(result: list[Mapping[str, Any]], written: label_studio.Written
         )
 
 
-def _leading_blanks(card: label_studio.Card, written: label_studio.Written) -> int:
-    boxes = label_studio.boxes(card, written.texts)
-    return next((number for number, turn in enumerate(boxes) if turn.text.strip()), 0)
+def _check_names(dialogue: Dialogue, where: str) -> None:
+    for what, name in [("record id", dialogue.id), *(("genre", genre) for genre in dialogue.genre)]:
+        if has_control_characters(name):
+            raise RecordError("control", f"{where}: its {what} holds a control character; correct the task's data.")
 
 
-def _imported_source(card: label_studio.Card) -> Source | None:
-    raw = (card.record or {}).get("source")
-    if not isinstance(raw, Mapping):
-        return None
-    known = {field.name for field in dataclasses.fields(Source)}
-    values = {key: value for key, value in raw.items() if key in known}
-    values["edits"] = tuple(values.get("edits") or ())
-    return Source(**values)
-
-
-def _unedited(card: label_studio.Card, dialogue: Dialogue) -> bool:
-    """Whether the annotation still says what the task's own data say, which for an import is the whole record."""
-    turns = card.turns[1:] if card.turns and not card.turns[0].text else card.turns
-    return (dialogue.context, dialogue.conversation, dialogue.attribute, dialogue.genre) == (
-        card.context,
-        turns,
-        card.attribute,
-        card.genre,
-    )
-
-
-def _kept_edits(card: label_studio.Card, dialogue: Dialogue, original: Source) -> list[float | None]:
-    """Edit distances of an imported draft survive for the turns that nobody touched since."""
-    edits: list[float | None] = [None] * len(dialogue.conversation)
-    turns = card.turns[1:] if card.turns and not card.turns[0].text else card.turns
-    for number, (turn, before) in enumerate(zip(dialogue.conversation, turns, strict=False)):
-        if turn == before and number < len(original.edits):
-            edits[number] = original.edits[number]
-    return edits
+def _writable(text: str) -> str:
+    return text.encode("utf-8", "replace").decode()

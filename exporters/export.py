@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from dialogue import FileError, Taxonomy, iter_dialogues
 from exporters import card, checks, duplicates, splits, studio, versions
-from exporters.annotations import BROKEN, Accepted, Reader, Rejected, read_journal
+from exporters.annotations import BROKEN, Accepted, Reader, Rejected
 from exporters.cache import TaskCache
+from exporters.provenance import read_journal
 from exporters.settings import ExportSettings
 from exporters.spool import PREFIX, Spool, spool
 from exporters.versions import DatasetVersion
@@ -59,11 +60,11 @@ def export_project(
     """
     journal = datasets.parent / "state" / "drafts.jsonl" if journal is None else journal
     with _locked(datasets), spool(datasets) as records:
-        identity = f"{url.rstrip('/')} {project} {studio.created_at(client, project)}"
-        cache = TaskCache(datasets / ".cache" / f"project-{project}.sqlite", identity)
+        name = studio.project_name(client, project)
+        cache = TaskCache(datasets / ".cache" / f"project-{project}.sqlite", name)
         try:
             cache.refresh(client, project, size=settings.page_size, progress=progress)
-            reader = Reader(settings, url, project, pseudonym_salt, read_journal(journal))
+            reader = Reader(settings, url, project, pseudonym_salt, read_journal(journal, name))
             _fill(records, (row for task in cache.tasks() for row in reader.read(task)), reader)
         finally:
             cache.close()
@@ -107,7 +108,7 @@ def _build(records: Spool, datasets: Path, settings: ExportSettings, taxonomy: T
         "leaks": checks.leak_findings(groups, split),
         "personal_data": checks.personal_findings(records),
     }
-    version = versions.content_id(records)
+    version = versions.content_id(records.lines)
     manifest = {
         "id": version,
         **_counts(records),

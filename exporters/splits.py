@@ -11,7 +11,6 @@ from __future__ import annotations
 import collections
 import dataclasses
 import hashlib
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -58,8 +57,8 @@ def components(facts: Sequence[Facts], duplicates: Iterable[tuple[int, int]]) ->
 
 
 def opener_author(opener: str | None) -> str | None:
-    """Return who wrote an opener: what stands before the first `/`, `:` or `#` of its name, else the whole name."""
-    return re.split(r"[/:#]", opener, maxsplit=1)[0] if opener else None
+    """Return who an opener is by: what stands behind the last colon of its name (`answer:author`), else the name."""
+    return opener.rpartition(":")[2] if opener else None
 
 
 def assign(groups: Sequence[Component], ledger: Mapping[str, str], settings: ExportSettings) -> dict[str, str]:

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from dialogue import Dialogue
-from exporters.annotations import Draft, Rejected
+from exporters.annotations import Rejected
+from exporters.provenance import Draft
 
 _SCHEMA = """
 CREATE TABLE record (
@@ -100,24 +101,20 @@ class Spool:
         """Set the split of records, given as `(split, number)`."""
         self._database.executemany("UPDATE record SET split = ? WHERE number = ?", splits)
 
-    def lines(self, split: str) -> Iterator[str]:
-        """Yield the canonical lines of a split in order of their ids."""
-        for (line,) in self._database.execute("SELECT line FROM record WHERE split = ? ORDER BY id", (split,)):
+    def lines(self, name: str) -> Iterator[str]:
+        """Yield the lines of a split in order of ids, of `drafts`, or of `rejected` by task and annotation."""
+        if name == "drafts":
+            rows = self._database.execute("SELECT line FROM draft ORDER BY id, turn")
+        elif name == "rejected":
+            rows = self._database.execute("SELECT line FROM rejected ORDER BY task, annotation, reason, line")
+        else:
+            rows = self._database.execute("SELECT line FROM record WHERE split = ? ORDER BY id", (name,))
+        for (line,) in rows:
             yield line
 
     def all_lines(self) -> Iterator[tuple[str, str]]:
         """Yield split and canonical line of every record in order of ids."""
         yield from self._database.execute("SELECT split, line FROM record ORDER BY id")
-
-    def draft_lines(self) -> Iterator[str]:
-        """Yield the lines of `drafts.jsonl`."""
-        for (line,) in self._database.execute("SELECT line FROM draft ORDER BY id, turn"):
-            yield line
-
-    def rejected_lines(self) -> Iterator[str]:
-        """Yield the lines of `rejected.jsonl`, by task and annotation."""
-        for (line,) in self._database.execute("SELECT line FROM rejected ORDER BY task, annotation, reason, line"):
-            yield line
 
     def split_counts(self) -> dict[str, int]:
         """Number of records by split."""

@@ -155,7 +155,11 @@ def iter_tasks(
         last = int(page.tasks[-1]["id"])
 
 
-def created_at(client: LabelStudio, project: int) -> str:
-    """When the project was made: tells it from another one with the same number."""
+def project_name(client: LabelStudio, project: int) -> str:
+    """Return a project's number and the second it was made in, `"4.1795352884"`.
+
+    Label Studio names it like this to its backends.  It tells the project from one with the same number in a
+    database that was made anew.
+    """
     found = retrying(lambda: client.projects.get(id=project, request_options={"max_retries": 0}))
-    return str(found.created_at)
+    return f"{project}.{int(found.created_at.timestamp())}"

@@ -6,13 +6,13 @@ import dataclasses
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from dialogue import FileError, files
 from exporters.splits import SPLITS
-from exporters.spool import Spool
+from exporters.spool import Spool, to_line
 
 _ID = re.compile(r"[0-9a-f]{12}")
 
@@ -57,25 +57,34 @@ def latest_version(datasets: Path) -> DatasetVersion:
     return get_version(datasets, str(value.get("id")))
 
 
-def content_id(spool: Spool) -> str:
-    """Hash all records by split, the drafts, and why annotations were rejected (not the links, which hold a port)."""
+def content_id(lines: Callable[[str], Iterable[str]]) -> str:
+    """Hash a version's lines to 12 hexadecimal digits of SHA-256.
+
+    What counts: the records by split, the drafts, and why annotations were rejected; not the rejections'
+    links, which hold a host and port.
+
+    Args:
+        lines: returns the lines of `train`, `validation`, `test`, `drafts` or `rejected`.
+    """
     digest = hashlib.sha256()
-    for split in SPLITS:
-        digest.update(f"\0{split}\0".encode())
-        _update(digest, spool.lines(split))
-    digest.update(b"\0drafts\0")
-    _update(digest, spool.draft_lines())
+    for name in (*SPLITS, "drafts"):
+        digest.update(f"\0{name}\0".encode())
+        for line in lines(name):
+            digest.update(line.encode() + b"\n")
     digest.update(b"\0rejected\0")
-    for line in spool.rejected_lines():
+    for line in lines("rejected"):
         value = json.loads(line)
         value.pop("link", None)
-        _update(digest, [json.dumps(value, ensure_ascii=False)])
+        digest.update(to_line(value).encode() + b"\n")
     return digest.hexdigest()[:12]
 
 
-def _update(digest: hashlib._Hash, lines: Iterable[str]) -> None:
-    for line in lines:
-        digest.update(line.encode() + b"\n")
+def verify_version(version: DatasetVersion) -> None:
+    """Check that a version's files hold what its id promises; raises `FileError` naming the folder if not."""
+    if content_id(lambda name: read_lines(version.file(name))) != version.id:
+        raise FileError(
+            f"{version.path}: its files were changed after the export; remove the folder and run `aku export`."
+        )
 
 
 def write_version(
@@ -83,23 +92,49 @@ def write_version(
 ) -> DatasetVersion:
     """Write a version's folder, all or nothing, and then name it in `latest.json`.
 
-    A folder of the same id has the same content and is kept.
+    A folder of the same id has the same records and keeps them; what describes them (card, checks, links) is
+    brought up to date there file by file.
     """
     version = str(manifest["id"])
     target = datasets / version
     if not target.exists():
         with files.atomic_folder(target) as folder:
-            for split in SPLITS:
-                write_lines(folder / f"{split}.jsonl", spool.lines(split))
-            write_lines(folder / "rejected.jsonl", spool.rejected_lines())
-            write_lines(folder / "drafts.jsonl", spool.draft_lines())
-            files.write_json(folder / "checks.json", checks)
-            files.write_json(folder / "manifest.json", manifest)
-            (folder / "README.md").write_text(card, encoding="utf-8")
+            for name in (*SPLITS, "drafts"):
+                write_lines(folder / f"{name}.jsonl", spool.lines(name))
+            _describe(folder, spool, manifest, checks, card)
+    else:
+        _describe(target, spool, manifest, checks, card)
     latest = datasets / "latest.json"
     if not latest.exists() or files.read_json(latest) != {"id": version}:
         files.write_json(latest, {"id": version})
     return DatasetVersion(version, target, manifest["counts"])
+
+
+def _describe(folder: Path, spool: Spool, manifest: Mapping[str, Any], checks: Mapping[str, Any], card: str) -> None:
+    texts = {
+        "rejected.jsonl": "".join(line + "\n" for line in spool.lines("rejected")),
+        "checks.json": json.dumps(checks, ensure_ascii=False, indent=2) + "\n",
+        "manifest.json": json.dumps(manifest, ensure_ascii=False, indent=2) + "\n",
+        "README.md": card,
+    }
+    for name, text in texts.items():
+        path = folder / name
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            with files.atomic_open(path) as handle:
+                handle.write(text)
+
+
+def read_lines(path: Path) -> Iterator[str]:
+    """Yield the lines of a version's file without their ends."""
+    with path.open(encoding="utf-8", newline="\n") as handle:
+        for line in handle:
+            yield line.rstrip("\n")
+
+
+def read_records(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a version's file as JSON objects, one in memory at a time."""
+    for _, row in files.read_jsonl(path):
+        yield row
 
 
 def write_lines(path: Path, lines: Iterable[str]) -> int:

@@ -27,27 +27,57 @@ def export_command(
     file: Annotated[
         Path | None, typer.Option(help="Make the version from a canonical JSONL file instead of Label Studio.")
     ] = None,
+    version: Annotated[
+        str | None, typer.Option(help="Make nothing new: write formats of this version, or push it.")
+    ] = None,
+    formats: Annotated[
+        list[str] | None,
+        typer.Option("--format", help="Also write: memo, messages, steerlm, preferences, parquet, csv. Repeatable."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for formats (default: datasets/formats/ in the workspace).")
+    ] = None,
+    push_to_hub: Annotated[
+        str | None, typer.Option(help="Push records and card to this repository (owner/name) of the Hugging Face Hub.")
+    ] = None,
+    public: Annotated[bool, typer.Option(help="If the repository is made now, make it public.")] = False,
+    with_personal_data: Annotated[
+        bool, typer.Option(help="Push even though passages look like personal data.")
+    ] = False,
     strict: Annotated[bool, typer.Option(help="Exit with 1 if an annotation is broken.")] = False,
 ) -> None:
     """Make a data set version from the finished annotations: splits, checks, card."""
+    from exporters import ExportSettings, get_version
+    from exporters.formats import check_formats, write_format
+
     workspace: Workspace = context.obj
-    version = make_version(workspace, file)
-    show(version)
-    if strict and version.counts["rejected"]:
+    check_formats(formats or [])
+    made = get_version(workspace.datasets, version) if version else make_version(workspace, file)
+    show(made)
+    settings = load_section(workspace.settings, "export", ExportSettings)
+    for name in formats or []:
+        folder = (out or workspace.datasets / "formats" / made.id) / name
+        rows = write_format(made, name, folder, preference_distance=settings.preference_distance)
+        console.print(f"  {name}: {sum(rows.values())} rows  {folder}", soft_wrap=True, markup=False)
+    if push_to_hub:
+        from exporters.hub import push_to_hub as push
+
+        address = push(made, push_to_hub, private=not public, personal_data=with_personal_data)
+        console.print(f"  pushed: {address}", soft_wrap=True, markup=False)
+    if strict and made.counts["rejected"]:
         raise typer.Exit(1)
 
 
 def import_command(
     context: typer.Context,
-    file: Annotated[Path, typer.Argument(help="Canonical JSONL: train.jsonl of a version, or your own.")],
+    path: Annotated[Path, typer.Argument(help="Canonical JSONL, or the folder of a data set version.")],
     as_cards: Annotated[bool, typer.Option(help="As cards to work on, not as finished annotations.")] = False,
 ) -> None:
     """Write canonical records into Label Studio; what is there already is skipped."""
     from aku.connection import connect
-    from dialogue import read_dialogues
-    from exporters import import_dialogues
+    from exporters import import_dialogues, read_import
 
-    dialogues = read_dialogues(file)
+    dialogues, drafts = read_import(path)
     connection = connect(context.obj)
     with progress_bar() as bar:
         row = bar.add_task("import", total=len(dialogues))
@@ -56,6 +86,7 @@ def import_command(
             connection.project,
             dialogues,
             as_cards=as_cards,
+            drafts=drafts,
             progress=lambda done, total: bar.update(row, completed=done, total=total),
         )
     console.print(f"{result.imported} imported, {result.skipped} were there already.")
