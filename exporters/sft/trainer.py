@@ -1,0 +1,241 @@
+"""TRL's `SFTTrainer`, made fast on replies only, bound to a plan, and safe to kill.
+
+Imported only inside functions: it loads torch, transformers and TRL.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn import functional
+from transformers import Trainer, TrainerCallback, TrainerControl
+from trl import SFTTrainer
+
+from dialogue import files
+from dialogue.errors import CheckpointError
+from exporters.sft.plan import Plan
+from exporters.sft.rows import IGNORED, Row
+
+Progress = Callable[[int, int, str], None]
+MARKER = "aku_complete.json"
+
+
+class Collator:
+    """Rows → batch tensors, padded on the right, or laid end to end into one row (`packing`).
+
+    Input: items with `ids`, `labels` and `position` (place in the plan).  Output: `input_ids` and
+    `labels` of shape (b, n), `position` of shape (b,), and with packing `position_ids` that start
+    anew at each dialogue, from which transformers derives a mask that keeps dialogues apart.  No
+    attention mask: padding stands behind everything a causal model looks at.
+    """
+
+    def __init__(self, pad: int, *, packing: bool = False) -> None:
+        self.pad, self.packing = pad, packing
+
+    def __call__(self, items: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        """Build one batch."""
+        batch = {"position": torch.tensor([item["position"] for item in items])}
+        if self.packing:
+            ids = [token for item in items for token in item["ids"]]
+            labels = [label for item in items for label in item["labels"]]
+            places = [place for item in items for place in range(len(item["ids"]))]
+            return batch | {
+                "input_ids": torch.tensor([ids]),
+                "labels": torch.tensor([labels]),
+                "position_ids": torch.tensor([places]),
+            }
+        width = max(len(item["ids"]) for item in items)
+        padded = [(item["ids"], item["labels"], width - len(item["ids"])) for item in items]
+        return batch | {
+            "input_ids": torch.tensor([[*ids, *[self.pad] * gap] for ids, _, gap in padded]),
+            "labels": torch.tensor([[*labels, *[IGNORED] * gap] for _, labels, gap in padded]),
+        }
+
+
+@contextlib.contextmanager
+def scored_only_at(head: torch.nn.Module, keep: torch.Tensor) -> Iterator[None]:
+    """Let the LM head see only the hidden states where `keep` (b, n) is true; logits get shape (kept, vocabulary).
+
+    The head is the dearest layer of a small model, and three quarters of the positions carry no label.
+    """
+
+    def select(_: torch.nn.Module, arguments: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        return (arguments[0][keep],)
+
+    handle = head.register_forward_pre_hook(select)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def reply_loss(model: Any, head: torch.nn.Module, inputs: dict[str, torch.Tensor]) -> tuple[torch.Tensor, int]:
+    """Summed cross-entropy (nats) over the labelled tokens of a batch, and their number.
+
+    The label at position t is predicted from position t-1, as everywhere.  With no label at all the
+    loss is zero but still connected to the parameters.
+    """
+    labels = inputs["labels"]
+    keep = torch.zeros_like(labels, dtype=torch.bool)
+    keep[:, :-1] = labels[:, 1:] != IGNORED
+    arguments = {key: inputs[key] for key in ("input_ids", "position_ids") if key in inputs}
+    with scored_only_at(head, keep):
+        logits = model(**arguments, use_cache=False).logits
+    targets = labels[:, 1:][keep[:, :-1]]
+    total: torch.Tensor = functional.cross_entropy(logits.float(), targets, reduction="sum")
+    return total, targets.numel()
+
+
+class PlanTrainer(SFTTrainer):  # type: ignore[misc]  # trl carries no types
+    """Trains along a `Plan` and asserts in every batch that it is the planned one."""
+
+    def __init__(self, *, plan: Plan, run_key: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.plan, self.run_key = plan, run_key
+        self.head = self.model.get_output_embeddings()
+        self.trained_tokens = 0
+        self._step, self._micro = -1, 0
+        local = self.args.per_device_train_batch_size
+        self._local, self._world = local, self.accelerator.num_processes
+        if local * self._world * self.args.gradient_accumulation_steps != plan.batch_size:
+            raise CheckpointError("the planned batch does not divide over the processes; this is a programming error.")
+
+    def _send_telemetry(self) -> None:
+        """Nothing leaves this machine."""
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: dict[str, torch.Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> torch.Tensor:
+        """Mean cross-entropy over the trained tokens of the whole optimiser step, all processes together."""
+        total, count = reply_loss(model, self.head, inputs)
+        self.trained_tokens += count
+        # DDP averages gradients over processes, while the divisor counts the tokens of all of them.
+        scale = 1 / max(count, 1) if num_items_in_batch is None else self._world / num_items_in_batch
+        return total * scale
+
+    def training_step(self, model: Any, inputs: dict[str, torch.Tensor], *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Check the batch against the plan, then train on it; raises `CheckpointError` if it is another one."""
+        step = self.state.global_step
+        self._micro = self._micro + 1 if step == self._step else 0
+        self._step = step
+        start = step * self.plan.batch_size
+        start += (self._micro * self._world + self.accelerator.process_index) * self._local
+        if inputs["position"].tolist() != list(range(start, start + self._local)):
+            raise CheckpointError(
+                f"step {step}: the data loader delivered other dialogues than the plan {self.plan.hash} says; "
+                "training stopped, since the curriculum would not be the one on record."
+            )
+        loss: torch.Tensor = super().training_step(model, inputs, *args, **kwargs)
+        return loss
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the stage to every line of the training log."""
+        if "loss" in logs:
+            logs["stage"] = float(self.plan.stage_at(max(0, self.state.global_step - 1)) + 1)
+        Trainer.log(self, logs, start_time)
+
+    def evaluate(self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval") -> Any:
+        """Exact held-out loss: nats per trained token over the whole set, whatever the batches."""
+        loader = self.get_eval_dataloader(eval_dataset)
+        loss = held_out_loss(self.model_wrapped, self.head, loader, self.accelerator)
+        metrics = {f"{metric_key_prefix}_loss": loss}
+        self.log(dict(metrics))
+        control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        self.control: TrainerControl = control
+        return metrics
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """Save, then leave a marker: a folder without it was cut off and is not resumed from."""
+        Trainer._save_checkpoint(self, model, trial)
+        folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+        if self.args.should_save:
+            files.write_json(folder / MARKER, {"run": self.run_key, "plan": self.plan.hash})
+
+
+def held_out_loss(model: Any, head: torch.nn.Module, loader: Any, accelerator: Any) -> float:
+    """Mean loss per trained token over a loader, summed over all processes; NaN-free: raises on no token."""
+    was_training = model.training
+    model.eval()
+    sums = torch.zeros(2, dtype=torch.float64, device=accelerator.device)
+    with torch.no_grad():
+        for inputs in loader:
+            moved = {key: value.to(accelerator.device) for key, value in inputs.items()}
+            with accelerator.autocast():
+                total, count = reply_loss(model, head, moved)
+            sums += torch.tensor([total.item(), count], dtype=torch.float64, device=accelerator.device)
+    model.train(was_training)
+    total, count = accelerator.reduce(sums, reduction="sum").tolist()
+    if not count:
+        raise CheckpointError("the held-out dialogues hold no turn by Aku; there is nothing to measure.")
+    return float(total) / float(count)
+
+
+class Watch(TrainerCallback):  # type: ignore[misc]  # transformers carries no types
+    """Progress with loss and time left, and early stopping.
+
+    The number of evaluations without a better loss is counted from the log that is saved with the
+    trainer's state, so that a resumed run stops where an uninterrupted one would.
+    """
+
+    def __init__(self, plan: Plan, patience: int, progress: Progress | None) -> None:
+        self.plan, self.patience, self.progress = plan, patience, progress
+        self.begun, self.first, self.loss, self.held_out = 0.0, 0, math.nan, math.nan
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Start the clock."""
+        self.begun, self.first = time.monotonic(), state.global_step
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
+        """Remember the last losses."""
+        self.loss = (logs or {}).get("loss", self.loss)
+        self.held_out = (logs or {}).get("eval_loss", self.held_out)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Tell how far it is."""
+        if self.progress is None or not state.is_world_process_zero:
+            return
+        done = state.global_step
+        left = (time.monotonic() - self.begun) / max(1, done - self.first) * (self.plan.steps - done)
+        parts = [f"stage {self.plan.stage_at(done - 1) + 1}/{len(self.plan.stages)}"]
+        parts += [f"loss {self.loss:.3f}"] if math.isfinite(self.loss) else []
+        parts += [f"held-out {self.held_out:.3f}"] if math.isfinite(self.held_out) else []
+        self.progress(done, self.plan.steps, ", ".join([*parts, f"{left:.0f} s left"]))
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Stop when the held-out loss has not improved for `patience` evaluations."""
+        losses = [line["eval_loss"] for line in state.log_history if "eval_loss" in line]
+        if self.patience and losses and len(losses) - 1 - losses.index(min(losses)) >= self.patience:
+            control.should_training_stop = True
+
+
+def planned_items(plan: Plan, rows: tuple[Row, ...]) -> dict[str, list[Any]]:
+    """Columns of the training set in the plan's order."""
+    chosen = [(rows[entry.row], entry.with_attribute) for entry in plan.entries]
+    return {
+        "ids": [list(row.ids if shown else row.ids_without) for row, shown in chosen],
+        "labels": [list(row.labels if shown else row.labels_without) for row, shown in chosen],
+        "position": list(range(len(chosen))),
+    }
+
+
+def last_complete(folder: Path, run_key: str) -> Path | None:
+    """Newest checkpoint of this very run that was saved to its end; cut-off ones are removed."""
+    found: list[tuple[int, Path]] = []
+    for path in folder.glob("checkpoint-*"):
+        marker = path / MARKER
+        if marker.exists() and files.read_json(marker).get("run") == run_key:
+            found.append((int(path.name.rsplit("-", 1)[1]), path))
+        else:
+            shutil.rmtree(path, ignore_errors=True)
+    return max(found)[1] if found else None
