@@ -131,10 +131,10 @@ class Reader:
             raise RecordError("result", f"{where}: its result is not a list of objects; open it and press Update.")
         if not isinstance(task.get("data"), Mapping):
             raise RecordError("task", f"{where}: the task's data is not an object; import it anew.")
-        dialogue = label_studio.from_annotation(task, annotation, where=where)
         card = label_studio.from_task(task["data"], where)
         written = label_studio.read_result(result)
         _check_config(result, written, where)
+        dialogue = label_studio.from_annotation(task, annotation, where=where)
         _check_names(dialogue, where)
         drafts = provenance.drafts_of(task, annotation, card, written.texts, self.journal)
         source, drafts = self._source(task, annotation, card, dialogue, drafts)

@@ -68,7 +68,7 @@ def export_project(
             _fill(records, (row for task in cache.tasks() for row in reader.read(task)), reader)
         finally:
             cache.close()
-        return _build(records, datasets, settings, taxonomy)
+        return build_version(records, datasets, settings, taxonomy)
 
 
 def export_file(
@@ -83,7 +83,7 @@ def export_file(
             records.add(dialogue)
             if progress is not None and number % 500 == 0:
                 progress(number, number)
-        return _build(records, datasets, settings, taxonomy)
+        return build_version(records, datasets, settings, taxonomy)
 
 
 def _fill(records: Spool, rows: Iterable[Accepted | Rejected], reader: Reader) -> None:
@@ -94,7 +94,8 @@ def _fill(records: Spool, rows: Iterable[Accepted | Rejected], reader: Reader) -
             records.reject(reader.repeated(row))
 
 
-def _build(records: Spool, datasets: Path, settings: ExportSettings, taxonomy: Taxonomy) -> DatasetVersion:
+def build_version(records: Spool, datasets: Path, settings: ExportSettings, taxonomy: Taxonomy) -> DatasetVersion:
+    """Split, check and write the records of a spool; the caller holds the folder's lock."""
     facts = list(records.facts())
     names = {fact.number: fact.id for fact in facts}
     pairs = list(duplicates.near_duplicates(records.conversations, records.conversation, settings.near_duplicate))
