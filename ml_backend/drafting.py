@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from dialogue.checkpoints import Checkpoint
-from ml_backend.decoding import Decoder, Source
+from ml_backend.decoding import Decoder, Emit, Source
 from ml_backend.requests import Draft, DraftRequest
 from ml_backend.settings import BackendSettings
 from ml_backend.weights import Weights, load
@@ -33,43 +33,46 @@ class Drafter:
         self.settings = settings or BackendSettings()
         self.id = checkpoint.id
         torch.set_num_threads(self.settings.threads or os.cpu_count() or 1)
-        self.weights: Weights = load(
-            checkpoint, self.settings.device, self.settings.dtype, share.weights if share else None
-        )
+        weights = share.weights if share is not None else None
+        self.weights: Weights = load(checkpoint, self.settings.device, self.settings.dtype, weights)
+        self.decoder = Decoder(self.weights, self.settings)
 
-    def draft(self, requests: Sequence[DraftRequest], on_draft: Callable[[Draft], None] | None = None) -> list[Draft]:
+    def draft(self, requests: Sequence[DraftRequest], on_draft: Emit | None = None) -> list[Draft]:
         """Draft all requests; returns one draft each, in their order.
 
-        `on_draft` is called with each draft as soon as it is done.
+        `on_draft` is called with each request and its draft as soon as it is done.
         """
-        done: dict[str, Draft] = {}
+        return collect(self.run, requests, on_draft)
 
-        def emit(draft: Draft) -> None:
-            done[draft.id] = draft
-            if on_draft is not None:
-                on_draft(draft)
-
-        self.run(_Listed(requests), emit)
-        return [done[request.id] for request in requests]
-
-    def run(self, source: Source, emit: Callable[[Draft], None]) -> None:
+    def run(self, source: Source, emit: Emit) -> None:
         """Draft until `source` is empty, taking new requests from it while running."""
-        Decoder(self.weights, self.settings, emit).run(source)
+        self.weights.activate()
+        self.decoder.run(source, emit)
+
+
+def collect(
+    run: Callable[[Source, Emit], None], requests: Sequence[DraftRequest], on_draft: Emit | None = None
+) -> list[Draft]:
+    """Run a list of requests through a drafter's `run`; returns one draft each, in their order."""
+    done: dict[str, Draft] = {}
+
+    def emit(request: DraftRequest, draft: Draft) -> None:
+        done[request.digest()] = draft
+        if on_draft is not None:
+            on_draft(request, draft)
+
+    run(_Listed(requests), emit)
+    return [done[request.digest()] for request in requests]
 
 
 class _Listed:
     """A source that is a list, longest conversations first so that rows of one batch are of like length."""
 
     def __init__(self, requests: Sequence[DraftRequest]) -> None:
-        self._left = sorted(requests, key=_size)
+        self._left = sorted(requests, key=lambda request: request.size)
 
     def take(self, count: int) -> Sequence[DraftRequest]:
-        taken = [self._left.pop() for _ in range(min(count, len(self._left)))]
-        return taken
+        return [self._left.pop() for _ in range(min(count, len(self._left)))]
 
     def urgent(self) -> bool:
         return False
-
-
-def _size(request: DraftRequest) -> int:
-    return len(request.context) + sum(len(turn.text) or 20 for turn in request.turns)

@@ -6,14 +6,11 @@ Both libraries make an object of this class per call or per project and ask it t
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
 from label_studio_ml.model import LabelStudioMLBase
 
 from ml_backend.service import Service
-
-_project = threading.local()
 
 
 class AkuModel(LabelStudioMLBase):  # type: ignore[misc]  # the library has no types
@@ -32,17 +29,21 @@ class AkuModel(LabelStudioMLBase):  # type: ignore[misc]  # the library has no t
 
     def predict(self, tasks: list[Any], context: Any = None, **kwargs: Any) -> list[Any]:
         """Return one row per task, each with its `model_version`."""
-        return self.service.predict(tasks, self.project, {"context": context})
+        rows, self.model_version = self.service.predict(tasks, self.project, {"context": context})
+        return rows
 
     def fit(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Note an event; training itself is the studio's own command, never the web server's work."""
+        """Note an event; training itself is the studio's own command, never the web server's work.
+
+        1.0.9 passes (tasks, workdir, …), 2.x (event, data, …).
+        """
+        if len(args) >= 2 and isinstance(args[0], str) and isinstance(args[1], dict):
+            self.service.record({**args[1], "action": args[0]})
         return {}
 
 
 class Manager:
     """What label-studio-ml 1.0.9 asks for models; replaces its process-per-event manager."""
-
-    model_dir = None
 
     def __init__(self, service: Service) -> None:
         """Serve all projects from one service."""
@@ -58,6 +59,11 @@ class Manager:
         model.setup()
         return model
 
+    def webhook(self, event: str, data: dict[str, Any]) -> dict[str, Any]:
+        """Note an event; answered at once."""
+        self.service.record({**data, "action": event})
+        return {}
+
     def predict(
         self,
         tasks: list[Any],
@@ -68,8 +74,9 @@ class Manager:
         **kwargs: Any,
     ) -> tuple[list[Any], Any]:
         """Answer /predict."""
-        model = self.fetch(project)
-        return model.predict(tasks, **kwargs), model
+        model = AkuModel(aku_project=project_id(project))
+        rows = model.predict(tasks, context=kwargs.get("context"))
+        return rows, model
 
 
 def project_id(project: object) -> str:

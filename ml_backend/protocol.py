@@ -61,9 +61,19 @@ def draft_request(task: Task, *, user_turns: bool) -> DraftRequest:
     return DraftRequest(task.key, card.context, card.turns, card.attribute, user_turns=user_turns)
 
 
+def is_draftable(request: DraftRequest) -> bool:
+    """Tell whether there is a turn that the model may write: one with something to go on."""
+    number = next_blank(request.turns)
+    if number is None:
+        return False
+    if request.turns[number].speaker == "User":
+        return request.user_turns and bool(request.context)
+    return number > 0
+
+
 def draft_row(task: Task, draft: Draft, version: str, taxonomy: Taxonomy | None) -> dict[str, Any]:
     """Return the prediction that puts a draft into the boxes."""
-    score = round(draft.score, 4) if draft.score is not None else 0.0
+    score = draft.score or 0.0
     return label_studio.to_prediction(task.card, draft.turns, version=version, score=score, taxonomy=taxonomy)
 
 
@@ -122,15 +132,18 @@ def chat_request(task: Task, chat: Chat, attempt: int) -> DraftRequest:
     return DraftRequest(task.key, chat.context, chat.turns[: chat.turn + 1], chat.attribute, limit=1, attempt=attempt)
 
 
-def chat_row(task: Task, chat: Chat, draft: Draft | None, version: str) -> dict[str, Any]:
+def silence(version: str) -> dict[str, Any]:
+    """Return the answer to a live-chat call that has nothing to say."""
+    return {"result": [], "score": 0.0, "model_version": version}
+
+
+def chat_row(chat: Chat, draft: Draft | None, version: str) -> dict[str, Any]:
     """Return the answer to a live-chat call: the one drafted turn, or nothing; it is never stored."""
-    result: list[dict[str, Any]] = []
-    score = 0.0
-    if draft is not None and draft.drafted and chat.turn is not None:
-        boxes = label_studio.to_result(draft.turns, context="", attribute=chat.attribute, genre=())
-        result = [boxes[1 + chat.turn]]  # the context box comes first
-        score = round(draft.score or 0.0, 4)
-    return {"result": result, "score": score, "model_version": version}
+    if draft is None or not draft.drafted or chat.turn is None:
+        return silence(version)
+    boxes = label_studio.to_result(draft.turns, context="", attribute=chat.attribute, genre=())
+    wanted = boxes[1 + chat.turn]  # the context box comes first
+    return {"result": [wanted], "score": draft.score or 0.0, "model_version": version}
 
 
 def _usable(text: str) -> str:

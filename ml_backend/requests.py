@@ -5,8 +5,13 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Mapping
+from typing import Any
 
 from dialogue.records import Attribute, Turn
+
+_USUAL_TURN = 20
+"""Characters of a usual turn."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -26,10 +31,31 @@ class DraftRequest:
     limit: int | None = None
     attempt: int = 0
 
+    @property
+    def size(self) -> int:
+        """About how many characters the finished conversation has; conversations of like size run together."""
+        return len(self.context) + sum(len(turn.text) or _USUAL_TURN for turn in self.turns)
+
     def digest(self) -> str:
         """Hash everything that the draft depends on, beside checkpoint and settings."""
-        value = dataclasses.asdict(self)
-        return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+        text = json.dumps(self.to_dict(), sort_keys=True, ensure_ascii=False)
+        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> DraftRequest:
+        """Read what `to_dict` wrote."""
+        attribute = value["attribute"]
+        return cls(
+            **{
+                **value,
+                "turns": tuple(Turn(**turn) for turn in value["turns"]),
+                "attribute": None if attribute is None else Attribute(**attribute),
+            }
+        )
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -47,6 +73,16 @@ class Draft:
     score: float | None = None
     tokens: int = 0
     problem: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> Draft:
+        """Read what `to_dict` wrote."""
+        turns = tuple(Turn(**turn) for turn in value["turns"])
+        return cls(**{**value, "turns": turns, "drafted": tuple(value["drafted"])})
 
 
 def next_blank(turns: tuple[Turn, ...] | list[Turn]) -> int | None:

@@ -24,28 +24,28 @@ def draws(count: int, *key: object) -> list[float]:
 
 
 def choose(
-    logits: torch.Tensor, uniform: torch.Tensor, *, temperature: float, top_k: int, top_p: float
+    logits: torch.Tensor, uniform: torch.Tensor, temperature: torch.Tensor, *, top_k: int, top_p: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Choose one token a row.
 
     Args:
         logits: Scores, float32, shape (rows, vocabulary); forbidden tokens are -inf.
         uniform: One number in [0, 1) a row, shape (rows,).
-        temperature: 0 takes the likeliest token.
+        temperature: One a row, shape (rows,); 0 takes the likeliest token.
         top_k: Only so many of the likeliest tokens are eligible.
         top_p: Of these, only the likeliest that hold this share of the probability (Holtzman et al. 2020).
 
     Returns:
         Token ids and their log-probabilities under the untempered distribution, each of shape (rows,).
     """
-    if temperature == 0:
-        token = logits.argmax(-1)
-    else:
+    token = logits.argmax(-1)
+    if bool((temperature > 0).any()):
         best, index = logits.topk(min(top_k, logits.shape[-1]), dim=-1)
-        probability = torch.softmax(best / temperature, dim=-1)
+        probability = torch.softmax(best / temperature.clamp(min=1e-6)[:, None], dim=-1)
         before = probability.cumsum(-1) - probability
         cumulative = (probability * (before < top_p)).cumsum(-1)
         reached = cumulative > uniform[:, None] * cumulative[:, -1:]
-        token = index.gather(-1, reached.int().argmax(-1, keepdim=True)).squeeze(-1)
+        sampled = index.gather(-1, reached.int().argmax(-1, keepdim=True)).squeeze(-1)
+        token = torch.where(temperature > 0, sampled, token)
     chosen = logits.gather(-1, token[:, None]).squeeze(-1)
     return token, chosen - torch.logsumexp(logits, dim=-1)

@@ -88,5 +88,6 @@ class Scene:
 
     def draft(self) -> Draft:
         """Return what stands now."""
-        score = self.log_probability / self.tokens if self.tokens else None
+        # Rounded, so that the last bits of a sum, which depend on the batch, do not show.
+        score = round(self.log_probability / self.tokens, 4) if self.tokens else None
         return Draft(self.request.id, tuple(self.turns), tuple(self.drafted), score, self.tokens, self.problem)

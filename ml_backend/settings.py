@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
+import hashlib
+from typing import Any, Literal
 
 from dialogue.settings import setting
 
@@ -18,6 +19,9 @@ class BackendSettings:
     engine_url: str = setting("http://127.0.0.1:8000/v1", 'Address of that server, only with engine = "openai".')
     engine_model: str = setting("", "Model name to ask that server for; empty: the checkpoint's id.")
     engine_parallel: int = setting(32, "Requests sent to that server at the same time.")
+    engine_extra: dict[str, Any] = setting(
+        {}, "More fields for its requests, for example { logprobs = 1, top_k = 50 } for vLLM."
+    )
     device: str = setting("auto", 'Torch device of the local engine: "auto", "cpu", "cuda", "cuda:1".')
     dtype: Literal["auto", "float32", "bfloat16"] = setting(
         "auto", "Number format of the weights; auto: bfloat16 on CUDA, and on CPUs made for it from 50M parameters on."
@@ -64,3 +68,9 @@ class BackendSettings:
         for name, holds, wanted in checks:
             if not holds:
                 raise ValueError(f"{name} must be {wanted}.")
+
+    def fingerprint(self) -> str:
+        """Hash of all settings that change what a draft says; drafts kept under another one are not used."""
+        names = ("engine", "dtype", "temperature", "top_k", "top_p", "candidates", "retries", "max_new_tokens")
+        values = [(name, field) for name, field in dataclasses.asdict(self).items() if name in names]
+        return hashlib.sha256(repr(values).encode()).hexdigest()[:12]

@@ -17,8 +17,6 @@ from dialogue.checkpoints import Checkpoint, check_safe
 from dialogue.errors import CheckpointError, FileError
 from dialogue.rendering import missing_tokens
 
-_KNOWN_LAYERS = {"full_attention", "sliding_attention"}
-
 
 @dataclasses.dataclass(frozen=True)
 class Weights:
@@ -35,8 +33,9 @@ class Weights:
 
     def activate(self) -> None:
         """Switch the shared base to this checkpoint's adapter, if it is one."""
-        if self.adapter is not None:
+        if self.adapter is not None and self.model.active_adapter != self.adapter:
             self.model.set_adapter(self.adapter)
+            self.model.requires_grad_(False)
 
     @functools.cached_property
     def layers(self) -> int:
@@ -75,26 +74,36 @@ class Weights:
         ids |= set(range(len(self.tokenizer), size))
         mask = torch.zeros(2, size)
         mask[0, sorted(ids - {self.tokenizer.eos_token_id})] = float("-inf")
-        mask[1, sorted(ids - self.user_ends)] = float("-inf")
+        mask[1, sorted(ids - self.end_set[1])] = float("-inf")
         return mask.to(self.device)
 
-    def stop_only(self, user: bool) -> set[int]:
-        """Ids of end tokens that are no text themselves, for a User or an Aku turn."""
-        return (self.user_ends - self._line_breaks) if user else {int(self.tokenizer.eos_token_id)}
-
     @functools.cached_property
-    def _line_breaks(self) -> set[int]:
-        texts = self.tokenizer.batch_decode([[i] for i in range(len(self.tokenizer))])
-        return {i for i, text in enumerate(texts) if "\n" in text}
+    def end_set(self) -> tuple[frozenset[int], frozenset[int]]:
+        """Token ids that end an Aku turn and a User turn.
 
-    @functools.cached_property
-    def user_ends(self) -> set[int]:
-        """Token ids that end a User turn: end of turn, role headers, anything with a line break."""
+        Aku ends with the end token.  User's turns were trained as plain text, so they end where it
+        would go on: at a role header or at anything with a line break.
+        """
         tokenizer = self.tokenizer
-        ends = {int(tokenizer.eos_token_id)}
+        eos = {int(tokenizer.eos_token_id)}
         headers = [t for t in ("<ROLE>", "<|aku|>", "<|user|>") if t in tokenizer.get_added_vocab()]
-        ends |= set(tokenizer.convert_tokens_to_ids(headers))
-        return ends | self._line_breaks
+        return frozenset(eos), frozenset(eos | set(tokenizer.convert_tokens_to_ids(headers)) | self._line_breaks)
+
+    @functools.cached_property
+    def ends(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """`end_set` as index tensors."""
+        aku, user = (torch.tensor(sorted(ids), device=self.device) for ids in self.end_set)
+        return aku, user
+
+    @functools.cached_property
+    def silent_ends(self) -> frozenset[int]:
+        """End tokens that are no text themselves."""
+        return self.end_set[1] - self._line_breaks
+
+    @functools.cached_property
+    def _line_breaks(self) -> frozenset[int]:
+        texts = self.tokenizer.batch_decode([[i] for i in range(len(self.tokenizer))])
+        return frozenset(i for i, text in enumerate(texts) if "\n" in text)
 
 
 def load(checkpoint: Checkpoint, device: str, dtype: str, share: Weights | None = None) -> Weights:
@@ -114,19 +123,14 @@ def load(checkpoint: Checkpoint, device: str, dtype: str, share: Weights | None 
 
 
 def _load(checkpoint: Checkpoint, device: str, dtype: str, share: Weights | None) -> Weights:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
     where = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
     base, adapter = checkpoint.path, None
     if checkpoint.is_adapter:
         base, adapter = base_of(checkpoint), checkpoint.id
         check_safe(base)
-    source = checkpoint.path if (checkpoint.path / "tokenizer_config.json").exists() else base
-    tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True, trust_remote_code=False)
-    if missing := missing_tokens(tokenizer, checkpoint.format):
-        raise CheckpointError(f"{source}: the tokenizer does not know {missing[0]} of format {checkpoint.format!r}.")
-    if tokenizer.eos_token_id is None:
-        raise CheckpointError(f"{source}: the tokenizer has no eos token.")
+    tokenizer = load_tokenizer(checkpoint, base)
     if adapter is not None and share is not None and share.adapter is not None and share.base == base:
         model = share.model
     else:
@@ -152,6 +156,19 @@ def _load(checkpoint: Checkpoint, device: str, dtype: str, share: Weights | None
     weights.activate()
     _check_finite(weights)
     return weights
+
+
+def load_tokenizer(checkpoint: Checkpoint, base: Path) -> Any:
+    """Load a checkpoint's tokenizer, from its base if it has none of its own; raises `CheckpointError`."""
+    from transformers import AutoTokenizer
+
+    source = checkpoint.path if (checkpoint.path / "tokenizer_config.json").exists() else base
+    tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True, trust_remote_code=False)
+    if missing := missing_tokens(tokenizer, checkpoint.format):
+        raise CheckpointError(f"{source}: the tokenizer does not know {missing[0]} of format {checkpoint.format!r}.")
+    if tokenizer.eos_token_id is None:
+        raise CheckpointError(f"{source}: the tokenizer has no eos token.")
+    return tokenizer
 
 
 def base_of(checkpoint: Checkpoint) -> Path:

@@ -16,7 +16,7 @@ from dialogue.settings import Workspace, load_section
 
 if TYPE_CHECKING:
     from ml_backend.protocol import Task
-    from ml_backend.requests import Draft
+    from ml_backend.requests import Draft, DraftRequest
 
 PUSH = 20
 """Predictions sent to Label Studio at a time; what was sent survives an interruption."""
@@ -70,7 +70,7 @@ def push_drafts(
     with progress_bar() as progress:
         bar = progress.add_task("Drafting", total=len(tasks))
 
-        def on_draft(done: Draft) -> None:
+        def on_draft(request: DraftRequest, done: Draft) -> None:
             pusher.add(done)
             progress.advance(bar)
 
