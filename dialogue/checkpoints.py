@@ -17,6 +17,8 @@ CARD = "aku.json"
 _ID = re.compile(r"[0-9a-f]{12}")
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt", ".pickle")
 _NOT_CONTENT = {CARD, "README.md"}
+_LOGS = "training"
+"""Folder of a run's plan, log and pictures: kept beside the weights, no part of the id."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -134,9 +136,11 @@ def check_safe(folder: Path) -> None:
 
 
 def content_id(folder: Path) -> str:
-    """Hash names and bytes of a folder's files (cards left out) to 12 hexadecimal digits of SHA-256."""
+    """Hash names and bytes of a folder's files (cards and logs left out) to 12 hexadecimal digits of SHA-256."""
     digest = hashlib.sha256()
     for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.name not in _NOT_CONTENT):
+        if path.relative_to(folder).parts[0] == _LOGS:
+            continue
         digest.update(str(path.relative_to(folder)).encode() + b"\0")
         with path.open("rb") as handle:
             digest.update(hashlib.file_digest(handle, "sha256").digest())

@@ -83,7 +83,7 @@ def load_base(folder: Path, settings: TrainSettings) -> Base:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, set_seed
 
-    check_base(folder)
+    folder = folder.resolve()
     set_seed(settings.seed)
     logging.getLogger("transformers").setLevel(logging.ERROR)
     try:

@@ -2,98 +2,90 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
+import shutil
 import time
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from accelerate import PartialState
 from datasets import Dataset, disable_progress_bars
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, ProgressCallback
+from transformers.utils import logging as transformers_logging
 from trl import SFTConfig
 
 from dialogue.rendering import template
 from exporters.sft import base as bases
 from exporters.sft.base import Base
-from exporters.sft.plan import Plan
-from exporters.sft.rows import Row, Rows
-from exporters.sft.settings import TrainSettings
+from exporters.sft.prepare import Prepared, world_size
+from exporters.sft.rows import Row
 from exporters.sft.trainer import Collator, PlanTrainer, Progress, Watch, held_out_loss, last_complete, planned_items
 
-if TYPE_CHECKING:
-    from exporters.sft.training import Resolved
 
-
-def fit(
-    base: Base,
-    rows: Rows,
-    held_out: Rows | None,
-    plan: Plan,
-    settings: TrainSettings,
-    resolved: Resolved,
-    *,
-    folder: Path,
-    run_key: str,
-    progress: Progress | None,
-) -> dict[str, Any]:
+def fit(prepared: Prepared, folder: Path, progress: Progress | None) -> dict[str, Any]:
     """Train along the plan, resuming if `folder` holds a part of this run; returns the metrics.
 
     The finished model, its tokenizer and the chat template lie in `folder/final`.
     """
-    warnings.filterwarnings("ignore", category=FutureWarning)
-    disable_progress_bars()
-    os.environ["TENSORBOARD_LOGGING_DIR"] = str(folder / "tensorboard")
-    torch.manual_seed(settings.seed)
-    model = bases.with_lora(base, settings) if settings.method == "lora" else base.model
-    model.config.use_cache = False
-    evaluation = evaluation_set(held_out.rows if held_out else ())
-    trainer = PlanTrainer(
-        plan=plan,
-        run_key=run_key,
-        model=model,
-        args=arguments(plan, settings, resolved, folder, evaluate=evaluation is not None),
-        train_dataset=Dataset.from_dict(planned_items(plan, rows.rows)),
-        eval_dataset=evaluation,
-        processing_class=base.tokenizer,
-        data_collator=Collator(base.tokenizer.eos_token_id, packing=settings.packing),
-        callbacks=[Watch(plan, resolved.patience, progress)],
-    )
-    for callback in (ProgressCallback, PrinterCallback):
-        trainer.remove_callback(callback)
-    before = _loss(trainer, evaluation)
-    state = last_complete(folder, run_key)
+    trainer = make_trainer(prepared, folder, progress)
+    before = _loss(trainer)
+    state = last_complete(folder, prepared.key)
     begun = time.monotonic()
     trainer.train(resume_from_checkpoint=str(state) if state else None)
     seconds = time.monotonic() - begun
-    after = _loss(trainer, evaluation)
-    save(trainer, base, folder / "final")
+    after = _loss(trainer)
+    save(trainer, prepared.base, folder / "final")
+    log = trainer.state.log_history
     return {
         "held_out_loss": {"before": before, "after": after},
-        "train_loss": [
-            {"step": line["step"], "stage": int(line["stage"]), "loss": line["loss"]}
-            for line in trainer.state.log_history
-            if "loss" in line and "stage" in line
-        ],
-        "held_out_curve": [
-            {"step": line["step"], "loss": line["eval_loss"]}
-            for line in trainer.state.log_history
-            if "eval_loss" in line
-        ],
+        "held_out_per_character": _scaled(before, after, _tokens_per_character(prepared)),
+        "train_loss": [{k: line[k] for k in ("step", "stage", "loss")} for line in log if "stage" in line],
+        "held_out_curve": [{"step": line["step"], "loss": line["eval_loss"]} for line in log if "eval_loss" in line],
         "steps": trainer.state.global_step,
-        "planned_steps": plan.steps,
-        "stopped_early": trainer.state.global_step < plan.steps,
+        "planned_steps": prepared.plan.steps,
+        "stopped_early": trainer.state.global_step < prepared.plan.steps,
         "seconds": round(seconds, 1),
+        "reply_tokens_per_second": round(trainer.trained_tokens * world_size() / max(seconds, 1e-9), 1),
     }
 
 
-def arguments(plan: Plan, settings: TrainSettings, resolved: Resolved, folder: Path, *, evaluate: bool) -> SFTConfig:
+def make_trainer(prepared: Prepared, folder: Path, progress: Progress | None) -> PlanTrainer:
+    """Build the trainer of a run, quiet, logging to `folder/tensorboard`."""
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    disable_progress_bars()
+    transformers_logging.disable_progress_bar()
+    os.environ["TENSORBOARD_LOGGING_DIR"] = str(folder / "tensorboard")
+    settings, plan = prepared.settings, prepared.plan
+    torch.manual_seed(settings.seed)
+    model = bases.with_lora(prepared.base, settings) if settings.method == "lora" else prepared.base.model
+    model.config.use_cache = False
+    trainer = PlanTrainer(
+        plan=plan,
+        run_key=prepared.key,
+        model=model,
+        args=arguments(prepared, folder),
+        train_dataset=Dataset.from_dict(planned_items(plan, prepared.rows.rows)),
+        eval_dataset=evaluation_set(prepared.held_out.rows) if prepared.held_out else None,
+        processing_class=prepared.base.tokenizer,
+        data_collator=Collator(prepared.base.tokenizer.eos_token_id, packing=settings.packing),
+        callbacks=[Watch(plan, prepared.resolved.patience, progress)],
+    )
+    for callback in (ProgressCallback, PrinterCallback):
+        trainer.remove_callback(callback)
+    return trainer
+
+
+def arguments(prepared: Prepared, folder: Path) -> SFTConfig:
     """TRL's arguments: one epoch over the planned order, nothing reordered, nothing cut, nothing sent anywhere."""
+    settings, resolved, plan = prepared.settings, prepared.resolved, prepared.plan
     cpu = not torch.cuda.is_available()
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    interval = max(1, -(-plan.steps // settings.evaluations))
+    every = max(1, min(10, plan.steps // 50))
+    # A multiple of the logging interval, so that a resumed run averages its log over the same steps.
+    interval = every * max(1, -(-plan.steps // (settings.evaluations * every)))
     return SFTConfig(
         output_dir=str(folder),
         use_cpu=cpu,
@@ -101,12 +93,12 @@ def arguments(plan: Plan, settings: TrainSettings, resolved: Resolved, folder: P
         fp16=False,
         per_device_train_batch_size=resolved.micro_batch,
         per_device_eval_batch_size=resolved.micro_batch,
-        gradient_accumulation_steps=plan.batch_size // (resolved.micro_batch * world),
+        gradient_accumulation_steps=plan.batch_size // (resolved.micro_batch * world_size()),
         num_train_epochs=1,
         train_sampling_strategy="sequential",
         learning_rate=resolved.learning_rate,
         lr_scheduler_type=settings.schedule,
-        warmup_steps=settings.warmup if plan.steps > 1 else 0,
+        warmup_steps=round(settings.warmup * plan.steps),
         weight_decay=settings.weight_decay,
         gradient_checkpointing=settings.activation_checkpointing,
         max_length=None,
@@ -115,14 +107,14 @@ def arguments(plan: Plan, settings: TrainSettings, resolved: Resolved, folder: P
         dataloader_pin_memory=not cpu,
         ddp_find_unused_parameters=False,
         average_tokens_across_devices=True,
-        logging_steps=max(1, min(10, plan.steps // 50)),
-        logging_first_step=True,
-        eval_strategy="steps" if evaluate else "no",
+        logging_steps=every,
+        logging_first_step=False,
+        eval_strategy="steps" if prepared.held_out else "no",
         eval_steps=interval,
         save_strategy="steps",
         save_steps=interval,
         save_total_limit=2,
-        load_best_model_at_end=evaluate and resolved.patience > 0,
+        load_best_model_at_end=prepared.held_out is not None and resolved.patience > 0,
         metric_for_best_model="eval_loss",
         greater_is_better=False,
         report_to=["tensorboard"],
@@ -132,10 +124,8 @@ def arguments(plan: Plan, settings: TrainSettings, resolved: Resolved, folder: P
     )
 
 
-def evaluation_set(rows: tuple[Row, ...]) -> Dataset | None:
-    """Held-out rows, long to short so that batches need little padding; None if there are none."""
-    if not rows:
-        return None
+def evaluation_set(rows: Sequence[Row]) -> Dataset:
+    """Held-out rows, long to short so that batches need little padding."""
     ordered = sorted(rows, key=lambda row: -len(row.ids))
     return Dataset.from_dict(
         {
@@ -146,22 +136,42 @@ def evaluation_set(rows: tuple[Row, ...]) -> Dataset | None:
     )
 
 
-def _loss(trainer: PlanTrainer, evaluation: Dataset | None) -> float | None:
-    if evaluation is None:
-        return None
-    loader = DataLoader(evaluation, batch_size=8, collate_fn=trainer.data_collator)
-    trainer.model.to(trainer.args.device)
-    with contextlib.nullcontext():
-        value = held_out_loss(trainer.model, trainer.head, loader, trainer.accelerator)
-    return round(value, 6)
-
-
 def save(trainer: PlanTrainer, base: Base, folder: Path) -> None:
-    """Write weights (safetensors), tokenizer with the format's chat template, and generation defaults."""
+    """Write weights (safetensors), and the tokenizer with the format's chat template."""
     model = trainer.accelerator.unwrap_model(trainer.model)
     model.config.use_cache = True
     base.tokenizer.chat_template = template(base.format)
+    state = trainer.accelerator.get_state_dict(trainer.model_wrapped) if trainer.is_fsdp_enabled else None
     if trainer.args.should_save:
-        model.save_pretrained(folder)
+        shutil.rmtree(folder, ignore_errors=True)
+        model.save_pretrained(folder, state_dict=state)
         base.tokenizer.save_pretrained(folder)
-    trainer.accelerator.wait_for_everyone()
+    wait_for_everyone()
+
+
+def wait_for_everyone() -> None:
+    """Let all processes of a distributed run come to the same point."""
+    PartialState().wait_for_everyone()
+
+
+def _loss(trainer: PlanTrainer) -> float | None:
+    """Held-out loss of the weights as they are, summed in one process (the same in each)."""
+    if trainer.eval_dataset is None:
+        return None
+    trainer.model.to(trainer.args.device)
+    loader = DataLoader(trainer.eval_dataset, batch_size=8, collate_fn=trainer.data_collator)
+    return round(held_out_loss(trainer.model, trainer.head, loader, trainer.accelerator, everywhere=True), 6)
+
+
+def _scaled(before: float | None, after: float | None, factor: float | None) -> dict[str, float] | None:
+    if before is None or after is None or factor is None:
+        return None
+    return {"before": round(before * factor, 6), "after": round(after * factor, 6)}
+
+
+def _tokens_per_character(prepared: Prepared) -> float | None:
+    """Trained tokens per character of Aku on the held-out dialogues: makes losses of two tokenizers comparable."""
+    if prepared.held_out is None:
+        return None
+    rows = prepared.held_out.rows
+    return sum(row.trained for row in rows) / sum(row.characters for row in rows)

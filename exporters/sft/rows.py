@@ -19,9 +19,13 @@ IGNORED = -100
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Row:
-    """One dialogue ready for training: ids and labels, each shape (n,), cut after the last trained token."""
+    """One dialogue ready for training: ids and labels, each shape (n,), cut after the last trained token.
+
+    `ids_without` and `labels_without` are the same without attributes; `characters` counts Aku's text.
+    """
 
     dialogue: str
+    characters: int
     ids: tuple[int, ...]
     labels: tuple[int, ...]
     ids_without: tuple[int, ...]
@@ -75,9 +79,9 @@ def make_rows(
             left_out.setdefault("no turn by Aku", []).append(dialogue.id)
             continue
         pair = [_labelled(_render(dialogue, tokenizer, name, kept, with_it)) for with_it in (True, False)]
-        for rendering in (_render(dialogue, tokenizer, name, kept, True),):
-            check_mask(dialogue, rendering, tokenizer, kept, where)
-        rows.append(Row(dialogue.id, *pair[0], *pair[1]))
+        check_mask(dialogue, _render(dialogue, tokenizer, name, kept, True), tokenizer, kept, where)
+        characters = sum(len(turn.text) for turn in dialogue.conversation[:kept] if turn.speaker == "Aku")
+        rows.append(Row(dialogue.id, characters, *pair[0], *pair[1]))
     if not rows:
         raise RecordError("mask", f"{where}: Aku never speaks, so there is nothing to train on; add dialogues.")
     return Rows(tuple(rows), {reason: tuple(ids) for reason, ids in left_out.items()})

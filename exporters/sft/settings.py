@@ -89,12 +89,11 @@ class TrainSettings:
 
     def __post_init__(self) -> None:
         """Refuse values that make no sense."""
-        for name in ("stages", "micro_batch", "evaluations", "lora_rank"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1.")
-        for name in ("replay", "attribute_dropout", "lora_dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 0 and less than 1.")
+        if min(self.stages, self.micro_batch, self.evaluations, self.lora_rank) < 1:
+            raise ValueError("stages, micro_batch, evaluations and lora_rank must be at least 1.")
+        shares = (self.replay, self.attribute_dropout, self.lora_dropout, self.warmup)
+        if min(shares) < 0 or max(shares) >= 1:
+            raise ValueError("replay, attribute_dropout, lora_dropout and warmup must be at least 0 and less than 1.")
         if min(self.epochs, self.batch_size) < 0 or self.learning_rate < 0:
             raise ValueError("epochs, batch_size and learning_rate must not be negative.")
 

@@ -163,8 +163,14 @@ class PlanTrainer(SFTTrainer):  # type: ignore[misc]  # trl carries no types
             files.write_json(folder / MARKER, {"run": self.run_key, "plan": self.plan.hash})
 
 
-def held_out_loss(model: Any, head: torch.nn.Module, loader: Any, accelerator: Any) -> float:
-    """Mean loss per trained token over a loader, summed over all processes; NaN-free: raises on no token."""
+def held_out_loss(
+    model: Any, head: torch.nn.Module, loader: Any, accelerator: Any, *, everywhere: bool = False
+) -> float:
+    """Mean loss per trained token over a loader; raises `CheckpointError` if there is no such token.
+
+    Each process has its own part of the loader and the sums are added up, unless `everywhere` says
+    that each has all of it.
+    """
     was_training = model.training
     model.eval()
     sums = torch.zeros(2, dtype=torch.float64, device=accelerator.device)
@@ -175,7 +181,7 @@ def held_out_loss(model: Any, head: torch.nn.Module, loader: Any, accelerator: A
                 total, count = reply_loss(model, head, moved)
             sums += torch.tensor([total.item(), count], dtype=torch.float64, device=accelerator.device)
     model.train(was_training)
-    total, count = accelerator.reduce(sums, reduction="sum").tolist()
+    total, count = (sums if everywhere else accelerator.reduce(sums, reduction="sum")).tolist()
     if not count:
         raise CheckpointError("the held-out dialogues hold no turn by Aku; there is nothing to measure.")
     return float(total) / float(count)
