@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _BUCKETS = 1 << 22
 _N = 5
+_SMALL = 8
 
 
 class Groups:
@@ -77,9 +78,11 @@ def near_duplicates(
     first.clear()
 
     hashes, owners = [], []
+    sizes: dict[int, int] = {}
     for number, content in texts():
         if number in originals:
             own = grams(content)
+            sizes[number] = len(own)
             rarest = own[np.lexsort((own, counts[own % _BUCKETS]))]
             prefix = rarest[: len(own) - math.ceil(threshold * len(own) - 1e-9) + 1]
             hashes.append(prefix)
@@ -88,32 +91,41 @@ def near_duplicates(
         return
     gram, owner = np.concatenate(hashes), np.concatenate(owners)
     del hashes, owners, counts
-    for members in _shared(gram, owner):
-        for a, b in itertools.combinations(members, 2):
-            if groups.find(a) == groups.find(b):
-                continue
-            similarity = jaccard(character_ngrams(text(a), _N), character_ngrams(text(b), _N))
-            if similarity >= threshold:
-                groups.join(a, b)
-                yield a, b, similarity
+    last, last_grams = -1, set[str]()
+    for a, b in _candidates(gram, owner):
+        if min(sizes[a], sizes[b]) < threshold * max(sizes[a], sizes[b]) - 1e-9 or groups.find(a) == groups.find(b):
+            continue
+        if a != last:
+            last, last_grams = a, character_ngrams(text(a), _N)
+        similarity = jaccard(last_grams, character_ngrams(text(b), _N))
+        if similarity >= threshold:
+            groups.join(a, b)
+            yield a, b, similarity
 
 
-def _shared(gram: NDArray[np.uint64], owner: NDArray[np.uint32]) -> Iterator[list[int]]:
-    """Yield the owners of each gram that has several, small groups first, each set of owners once."""
+def _candidates(gram: NDArray[np.uint64], owner: NDArray[np.uint32]) -> Iterator[tuple[int, int]]:
+    """Yield pairs of owners that share a gram: those of small groups once each and in order, then the large groups'."""
     import numpy as np
 
     order = np.argsort(gram, kind="stable")
     gram, owner = gram[order], owner[order]
     starts = np.flatnonzero(np.concatenate(([True], gram[1:] != gram[:-1])))
-    sizes = np.diff(np.append(starts, len(gram)))
-    several = np.flatnonzero(sizes > 1)
+    lengths = np.diff(np.append(starts, len(gram)))
+    pairs = np.zeros(0, dtype=np.uint64)
+    for length in range(2, _SMALL + 1):
+        where = starts[lengths == length]
+        for i, j in itertools.combinations(range(length), 2):
+            left, right = owner[where + i].astype(np.uint64), owner[where + j].astype(np.uint64)
+            pairs = np.union1d(pairs, (np.minimum(left, right) << np.uint64(32)) | np.maximum(left, right))
+    for pair in pairs.tolist():
+        yield pair >> 32, pair & 0xFFFFFFFF
     seen: set[bytes] = set()
-    for index in several[np.argsort(sizes[several], kind="stable")]:
-        members = np.unique(owner[starts[index] : starts[index] + sizes[index]])
+    for index in np.flatnonzero(lengths > _SMALL):
+        members = np.unique(owner[starts[index] : starts[index] + lengths[index]])
         key = hashlib.blake2b(members.tobytes(), digest_size=8).digest()
         if key not in seen:
             seen.add(key)
-            yield [int(member) for member in members]
+            yield from itertools.combinations(members.tolist(), 2)
 
 
 def packed(text: str) -> str:

@@ -43,7 +43,7 @@ def push_to_hub(
         FileError: the version was tampered with, or holds what looks like personal data.
         HubError: the hub does not answer.
     """
-    import httpx
+    import httpx2
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
@@ -75,6 +75,6 @@ def push_to_hub(
                 f"the hub refuses access to {repository} ({status}); run `hf auth login` or set HF_TOKEN."
             ) from error
         raise HubError(f"the hub answers with status {status} for {repository}; try again later.") from error
-    except (httpx.HTTPError, OSError) as error:
+    except (httpx2.HTTPError, OSError) as error:
         raise HubError(f"the hub does not answer ({type(error).__name__}); check the connection.") from error
     return str(commit.commit_url)

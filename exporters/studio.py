@@ -31,7 +31,7 @@ FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 20.0
 
 
-def retrying(call: Callable[[], T], *, pause: float = FIRST_PAUSE) -> T:
+def retrying(call: Callable[[], T]) -> T:
     """Return `call()`, tried again with doubling pauses after a dropped connection, a time-out, 429 or 5xx.
 
     Raises `LabelStudioError` when the last attempt fails too, or at once for any other refusal.
@@ -41,7 +41,7 @@ def retrying(call: Callable[[], T], *, pause: float = FIRST_PAUSE) -> T:
 
     problem = ""
     for attempt in range(ATTEMPTS):
-        wait = min(pause * 2**attempt, LONGEST_PAUSE)
+        wait = min(FIRST_PAUSE * 2**attempt, LONGEST_PAUSE)
         try:
             return call()
         except httpx.HTTPError as error:
