@@ -67,7 +67,7 @@ def is_draftable(request: DraftRequest) -> bool:
     if number is None:
         return False
     if request.turns[number].speaker == "User":
-        return request.user_turns and bool(request.context)
+        return request.user_turns
     return number > 0
 
 

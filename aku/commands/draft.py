@@ -10,13 +10,16 @@ import typer
 from aku.connection import Connection, connect
 from aku.console import console, progress_bar
 from dialogue.checkpoints import Checkpoint, Registry
-from dialogue.errors import CheckpointError
+from dialogue.errors import CheckpointError, LabelStudioError
 from dialogue.genres import Taxonomy, load_taxonomy
 from dialogue.settings import Workspace, load_section
 
 if TYPE_CHECKING:
+    from ml_backend.drafting import Drafter
     from ml_backend.protocol import Task
+    from ml_backend.remote import RemoteDrafter
     from ml_backend.requests import Draft, DraftRequest
+    from ml_backend.settings import BackendSettings
 
 PUSH = 20
 """Predictions sent to Label Studio at a time; what was sent survives an interruption."""
@@ -38,53 +41,8 @@ def draft(
 ) -> None:
     """Draft all waiting cards and hand the drafts to Label Studio; run again to go on after a stop."""
     workspace: Workspace = context.obj
+    _checkpoint(workspace, checkpoint)  # a shut gate is said before Label Studio is asked for anything
     push_drafts(workspace, connect(workspace), limit=limit, checkpoint=checkpoint, user_turns=user_turns)
-
-
-def push_drafts(
-    workspace: Workspace,
-    connection: Connection,
-    *,
-    limit: int | None = None,
-    checkpoint: str | None = None,
-    user_turns: bool | None = None,
-) -> int:
-    """Draft the waiting cards that hold no draft of this checkpoint yet; returns how many drafts were sent."""
-    from ml_backend import protocol
-    from ml_backend.settings import BackendSettings
-
-    settings = load_section(workspace.settings, "backend", BackendSettings)
-    chosen = _checkpoint(workspace, checkpoint)
-    tasks = [t for t in _waiting(connection, chosen.id) if not protocol.is_blind(t, settings.blind_share)][:limit]
-    if not tasks:
-        console.print("No card waits for a draft.")
-        return 0
-    from ml_backend.drafting import Drafter
-
-    with console.status(f"Loading checkpoint {chosen.id} …"):
-        drafter = Drafter(chosen, settings)
-    with_user = settings.draft_user_turns if user_turns is None else user_turns
-    requests = [protocol.draft_request(task, user_turns=with_user) for task in tasks]
-    pusher = _Pusher(connection, {task.key: task for task in tasks}, chosen.id, load_taxonomy(workspace.taxonomy))
-    started = time.monotonic()
-    with progress_bar() as progress:
-        bar = progress.add_task("Drafting", total=len(tasks))
-
-        def on_draft(request: DraftRequest, done: Draft) -> None:
-            pusher.add(done)
-            progress.advance(bar)
-
-        try:
-            drafter.draft(requests, on_draft)
-        finally:
-            pusher.flush()
-    seconds = time.monotonic() - started
-    console.print(
-        f"{pusher.pushed} cards drafted by {chosen.id} in {seconds:.1f} s: "
-        f"{pusher.pushed / seconds:.2f} cards/s, {pusher.tokens / seconds:.0f} tokens/s."
-    )
-
-    return pusher.pushed
 
 
 def backend(
@@ -98,42 +56,118 @@ def backend(
     serve(context.obj, host, port)
 
 
+def push_drafts(
+    workspace: Workspace,
+    connection: Connection,
+    *,
+    limit: int | None = None,
+    checkpoint: str | None = None,
+    user_turns: bool | None = None,
+) -> int:
+    """Draft every waiting card that has no draft of this checkpoint and push the drafts; returns how many.
+
+    A card waits while nobody has annotated it.  Drafts are pushed in small lots as they are done, so
+    an interrupted run goes on where it stopped.  Raises `CheckpointError` if the gate is shut and no
+    checkpoint is named, `LabelStudioError` if Label Studio refuses the predictions.
+    """
+    from ml_backend import protocol
+    from ml_backend.settings import BackendSettings
+
+    settings = load_section(workspace.settings, "backend", BackendSettings)
+    chosen = _checkpoint(workspace, checkpoint)
+    whole = settings.draft_user_turns if user_turns is None else user_turns
+    waiting: dict[str, Task] = {}
+    requests: list[DraftRequest] = []
+    for task in _waiting(connection, chosen.id):
+        request = protocol.draft_request(task, user_turns=whole)
+        if protocol.is_draftable(request) and not protocol.is_blind(task, settings.blind_share):
+            waiting[task.key] = task
+            requests.append(request)
+    requests = requests[:limit]
+    if not requests:
+        console.print("No card waits for a draft.")
+        return 0
+    with console.status(f"Loading checkpoint {chosen.id} …"):
+        drafter = _drafter(chosen, settings)
+    pusher = _Pusher(connection, waiting, chosen.id, load_taxonomy(workspace.taxonomy))
+    started = time.monotonic()
+    with progress_bar() as progress:
+        bar = progress.add_task("Drafting", total=len(requests))
+
+        def on_draft(request: DraftRequest, done: Draft) -> None:
+            pusher.add(done)
+            rate = pusher.drafted / (time.monotonic() - started)
+            progress.update(bar, advance=1, description=f"Drafting, {rate:.1f} cards/s")
+
+        try:
+            drafter.draft(requests, on_draft)
+        finally:
+            pusher.flush()
+    seconds = time.monotonic() - started
+    console.print(
+        f"{pusher.pushed} cards drafted by {chosen.id} in {seconds:.1f} s "
+        f"({pusher.pushed / seconds:.2f} cards/s, {pusher.tokens / seconds:.0f} tokens/s)."
+    )
+    return pusher.pushed
+
+
 class _Pusher:
     """Collects finished drafts and sends them in small lots."""
 
     def __init__(self, connection: Connection, tasks: dict[str, Task], version: str, taxonomy: Taxonomy) -> None:
         self.connection, self.tasks, self.version, self.taxonomy = connection, tasks, version, taxonomy
         self.rows: list[dict[str, Any]] = []
-        self.pushed = self.tokens = 0
+        self.drafted = self.pushed = self.tokens = 0
 
     def add(self, done: Draft) -> None:
         from ml_backend.protocol import draft_row
 
-        task = self.tasks[done.id]
-        self.rows.append({"task": task.id, **draft_row(task, done, self.version, self.taxonomy)})
+        self.drafted += 1
         self.tokens += done.tokens
+        if done.drafted:
+            task = self.tasks[done.id]
+            self.rows.append({"task": task.id, **draft_row(task, done, self.version, self.taxonomy)})
         if len(self.rows) >= PUSH:
             self.flush()
 
     def flush(self) -> None:
-        if self.rows:
+        from label_studio_sdk.core.api_error import ApiError
+
+        if not self.rows:
+            return
+        try:
             self.connection.client.projects.import_predictions(id=self.connection.project, request=self.rows)
-            self.pushed += len(self.rows)
-            self.rows = []
+        except ApiError as error:
+            raise LabelStudioError(
+                f"Label Studio refuses the drafts of project {self.connection.project} (status {error.status_code}); "
+                "run `aku up` to bring its labelling configuration up to date, then draft again."
+            ) from error
+        self.pushed += len(self.rows)
+        self.rows = []
+
+
+def _drafter(checkpoint: Checkpoint, settings: BackendSettings) -> Drafter | RemoteDrafter:
+    if settings.engine == "openai":
+        from ml_backend.remote import RemoteDrafter
+
+        return RemoteDrafter(checkpoint, settings)
+    from ml_backend.drafting import Drafter
+
+    return Drafter(checkpoint, settings)
 
 
 def _checkpoint(workspace: Workspace, wanted: str | None) -> Checkpoint:
     registry = Registry(workspace.checkpoints)
+    if wanted is not None:
+        return registry.get(wanted)
     current = registry.current()
-    if wanted is None:
-        if current is None:
-            raise CheckpointError(f"{registry.root}: no checkpoint is in use; run `aku train` first.")
-        if not current.may_draft:
-            raise CheckpointError(
-                f"the gate is shut for checkpoint {current.id}; run `aku gate`, or name the checkpoint to draft anyway."
-            )
-        wanted = current.id
-    return registry.get(wanted)
+    if current is None:
+        raise CheckpointError(f"{registry.root}: no checkpoint is in use; run `aku train` first.")
+    if not current.may_draft:
+        raise CheckpointError(
+            f"the gate is shut for checkpoint {current.id}; run `aku gate`, or name the checkpoint to draft anyway."
+        )
+    return registry.get(current.id)
 
 
 def _waiting(connection: Connection, version: str) -> list[Task]:
@@ -143,12 +177,17 @@ def _waiting(connection: Connection, version: str) -> list[Task]:
     tasks: list[Task] = []
     with console.status("Reading the waiting cards …"):
         for item in connection.client.tasks.list(project=connection.project, fields="all"):
-            value = item.model_dump() if hasattr(item, "model_dump") else dict(item)
-            if value.get("total_annotations") or value.get("is_labeled"):
+            if item.total_annotations or item.is_labeled:
                 continue
-            if any((row or {}).get("model_version") == version for row in value.get("predictions") or ()):
+            if any(_version(row) == version for row in item.predictions or ()):
                 continue
-            task = read_task({"id": value["id"], "data": value["data"]}, str(connection.project))
+            task = read_task({"id": item.id, "data": item.data}, str(connection.project))
             if task is not None:
                 tasks.append(task)
     return tasks
+
+
+def _version(prediction: Any) -> str | None:
+    """The version of a prediction, which the client gives as an object or as it came."""
+    found = prediction.get("model_version") if isinstance(prediction, dict) else prediction.model_version
+    return str(found) if found else None
