@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from dialogue import files
 from dialogue.errors import CheckpointError, FileError
-from dialogue.records import CLOSENESS_MEANING, MOOD_MEANING
-from dialogue.rendering import default_format, missing_tokens, required_tokens
+from dialogue.records import CLOSENESS_MEANING, LEVELS, MOOD_MEANING, Attribute
+from dialogue.rendering import default_format, missing_tokens, render_prompt, required_tokens
 from exporters.sft.settings import TrainSettings
 
 if TYPE_CHECKING:
@@ -98,12 +98,14 @@ def load_base(folder: Path, settings: TrainSettings) -> Base:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CheckpointError(f"{folder}: can not be loaded as a causal language model ({first}).") from error
     name = default_format(tokenizer) if settings.format == "auto" else settings.format
+    new_tokens = prepare_tokens(model, tokenizer, name, folder)
+    check_levels(tokenizer, name, folder)
     return Base(
         path=folder,
         model=model,
         tokenizer=tokenizer,
         format=name,
-        new_tokens=prepare_tokens(model, tokenizer, name, folder),
+        new_tokens=new_tokens,
         parameters=model.num_parameters(),
         context=int(config.get_text_config().max_position_embeddings or 4096),
         demo=(folder / "aku_base.json").exists(),
@@ -143,6 +145,21 @@ def prepare_tokens(
             for token, ids in meanings.items():
                 layer.weight[tokenizer.convert_tokens_to_ids(token)] = layer.weight[ids].mean(dim=0)
     return tuple(token for token in required_tokens(name) if token in missing)
+
+
+def check_levels(tokenizer: PreTrainedTokenizerBase, name: str, folder: Path) -> None:
+    """Assert that the model can tell the 25 attribute pairs apart; raises `CheckpointError`.
+
+    A Unigram tokenizer that never saw ASCII turns "closeness:4,mood:0" into unknown tokens: training
+    would run, and steering would be impossible.
+    """
+    pairs = [Attribute(closeness, mood) for closeness in LEVELS for mood in LEVELS]
+    prompts = {pair: tuple(render_prompt("", [], pair, tokenizer, name)) for pair in pairs}
+    if len(set(prompts.values())) < len(pairs):
+        raise CheckpointError(
+            f"{folder}: its tokenizer can not tell the attribute levels of format {name!r} apart (unknown characters); "
+            'set format = "tokens", which adds a token for each level.'
+        )
 
 
 def with_lora(base: Base, settings: TrainSettings) -> Any:
