@@ -83,6 +83,7 @@ def load_base(folder: Path, settings: TrainSettings) -> Base:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, set_seed
 
+    check_base(folder)
     folder = folder.resolve()
     set_seed(settings.seed)
     logging.getLogger("transformers").setLevel(logging.ERROR)
@@ -91,12 +92,21 @@ def load_base(folder: Path, settings: TrainSettings) -> Base:
         if type(config) not in AutoModelForCausalLM._model_mapping:
             raise CheckpointError(f"{folder}: a {config.model_type} model can not write text; a causal LM is needed.")
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        model = AutoModelForCausalLM.from_pretrained(
-            folder, config=config, dtype=torch.float32, use_safetensors=True, local_files_only=True
+        model, loading = AutoModelForCausalLM.from_pretrained(
+            folder,
+            config=config,
+            dtype=torch.float32,
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
         )
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError, AttributeError, TypeError) as error:
+    except CheckpointError:
+        raise
+    except Exception as error:  # transformers, tokenizers and safetensors raise whatever they like
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CheckpointError(f"{folder}: can not be loaded as a causal language model ({first}).") from error
+    if missing := sorted(loading["missing_keys"]):
+        raise CheckpointError(f"{folder}: its weights lack {missing[0]} ({len(missing)} in all); copy the folder anew.")
     name = default_format(tokenizer) if settings.format == "auto" else settings.format
     new_tokens = prepare_tokens(model, tokenizer, name, folder)
     check_levels(tokenizer, name, folder)

@@ -19,10 +19,10 @@ Progress = Callable[[int, int, str], None]
 _EOS = "</s>"
 _VOCABULARY = 3000
 _CONTEXT = 2048
-_TOKENS = 300_000
+_TOKENS = 450_000
 """Tokens of pre-training, repetitions counted: about 80 seconds on two busy cores."""
 _BATCH, _BLOCK = 4, 256
-_RATE = 3e-3
+_RATE = 5e-3
 _ATTRIBUTES = [f"closeness:{c},mood:{m}" for c in LEVELS for m in LEVELS] * 20
 """Only the tokenizer sees them: without them one attribute pair would cost twenty tokens a turn."""
 
@@ -69,6 +69,7 @@ def make_demo_base(
             max_position_embeddings=_CONTEXT,
             sliding_window=None,
             tie_word_embeddings=True,
+            initializer_range=0.06,
             bos_token_id=None,
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=None,
@@ -83,12 +84,14 @@ def make_demo_base(
     return folder
 
 
-def make_tokenizer(documents: Sequence[str], vocabulary: int = _VOCABULARY) -> PreTrainedTokenizerBase:
-    """Train a byte-level BPE tokenizer that knows the eos token and the tags of the user's base."""
+def make_tokenizer(
+    documents: Sequence[str], vocabulary: int = _VOCABULARY, tokens: Sequence[str] = required_tokens("tags")
+) -> PreTrainedTokenizerBase:
+    """Train a byte-level BPE tokenizer that knows an eos token and `tokens`, by default the user's base's tags."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
-    special = [_EOS, *required_tokens("tags")]
+    special = [_EOS, *tokens]
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()

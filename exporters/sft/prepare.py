@@ -68,7 +68,6 @@ def prepare(base: Path, dataset: Path, settings: TrainSettings, stages: Sequence
     """Load, render and plan.  Raises what `train` raises, before any time is spent on training."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    bases.check_base(base)
     data = read_dataset(dataset)
     loaded = bases.load_base(base, settings)
     resolved = resolve(settings, loaded, world_size())
