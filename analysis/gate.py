@@ -123,6 +123,7 @@ def counts(evidence: Evidence, settings: GateSettings) -> dict[str, int]:
         "window_people": len({turn.annotator for turn in window if turn.annotator}),
         "steered": len(evidence.steered),
         "replies": sum(len(reply.replies) for reply in evidence.steered),
+        "human": len(evidence.human),
         "held_out": len(evidence.losses),
         "times_drafted": sum(time.arm == "drafted" for time in evidence.times),
         "times_blind": sum(time.arm == "blind" for time in evidence.times),

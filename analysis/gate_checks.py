@@ -12,7 +12,7 @@ import numpy as np
 
 from analysis import gate_bounds as bounds
 from analysis.gate_bounds import Estimate
-from analysis.gate_evidence import Evidence, HeldOutLoss, JudgedTurn, SteeredReply, WorkTime
+from analysis.gate_evidence import Evidence, HeldOutLoss, HumanTurns, JudgedTurn, SteeredReply, WorkTime
 from analysis.gate_settings import GateSettings
 
 PEOPLE = ("median_edit", "kept", "rewritten")
@@ -65,7 +65,7 @@ def run_checks(evidence: Evidence, settings: GateSettings) -> tuple[Check, ...]:
     """All checks of METRICS: people's judgement, steering, repetition, endings, loss, working time."""
     return (
         *people_checks(evidence.turns, settings),
-        *control_checks(evidence.steered, settings),
+        *control_checks(evidence.steered, evidence.human, settings),
         *reply_checks(evidence.steered, settings),
         loss_check(evidence.losses, settings),
         time_check(evidence.times, settings),
@@ -115,26 +115,42 @@ def people_checks(turns: Sequence[JudgedTurn], settings: GateSettings) -> tuple[
     )
 
 
-def control_checks(steered: Sequence[SteeredReply], settings: GateSettings) -> tuple[Check, Check]:
-    """Spearman correlation of wanted and heard level for both attributes, bounded over scenes."""
+def control_checks(
+    steered: Sequence[SteeredReply], human: Sequence[HumanTurns], settings: GateSettings
+) -> tuple[Check, Check]:
+    """Spearman correlation of wanted and heard level for both attributes, bounded over scenes.
+
+    A judge that does not surely hear the levels in human turns themselves proves nothing about a
+    model, whatever it says: then the check has no evidence.
+    """
     groups = bounds.codes([reply.scene for reply in steered])
-    pairs = (
-        ("closeness", [r.closeness for r in steered], [r.heard_closeness for r in steered]),
-        ("mood", [r.mood for r in steered], [r.heard_mood for r in steered]),
-    )
-    first, second = (
-        _check(
+    owners = bounds.codes([turns.dialogue for turns in human])
+    wanted = {"closeness": [r.closeness for r in steered], "mood": [r.mood for r in steered]}
+    heard = {"closeness": [r.heard_closeness for r in steered], "mood": [r.heard_mood for r in steered]}
+    true = {"closeness": [h.closeness for h in human], "mood": [h.mood for h in human]}
+    judged = {"closeness": [h.heard_closeness for h in human], "mood": [h.heard_mood for h in human]}
+
+    def check(key: str) -> Check:
+        top = bounds.correlation(true[key], judged[key], owners, settings.confidence)
+        short = ""
+        if not steered:
+            short = "no evaluation yet; run `aku evaluate`"
+        elif not top.lower >= settings.control_limit:
+            short = (
+                f"the judge itself hears {key} in human turns with only {top.value:.2f} (lower bound {top.lower:.2f}); "
+                "write more dialogues by hand"
+            )
+        return _check(
             f"control_{key}",
             f"control of {key}, Spearman",
-            bounds.correlation(wanted, heard, groups, settings.confidence),
+            bounds.correlation(wanted[key], heard[key], groups, settings.confidence),
             settings.control,
             settings.control_limit,
             at_least=True,
-            short="" if steered else "no evaluation yet; run `aku evaluate`",
+            short=short,
         )
-        for key, wanted, heard in pairs
-    )
-    return first, second
+
+    return check("closeness"), check("mood")
 
 
 def reply_checks(steered: Sequence[SteeredReply], settings: GateSettings) -> tuple[Check, Check]:

@@ -17,7 +17,7 @@ from dialogue.errors import FileError
 from dialogue.records import Dialogue, iter_dialogues
 
 T = TypeVar("T")
-Role = Literal["records", "ratings", "replies", "losses"]
+Role = Literal["records", "ratings", "replies", "losses", "ceiling"]
 RATINGS = ("同じくらい以上", "惜しい", "だめ")
 """What people say of a reply in a review round: as good as a person's, nearly, no."""
 _DISTANCE = {RATINGS[0]: 0.0, RATINGS[1]: 0.7, RATINGS[2]: 1.0}
@@ -69,6 +69,17 @@ class SteeredReply:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class HumanTurns:
+    """Hand-written turns of one dialogue, and the levels heard in them by a judge that never saw that dialogue."""
+
+    dialogue: str
+    closeness: int
+    mood: int
+    heard_closeness: float
+    heard_mood: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class HeldOutLoss:
     """Mean loss on Aku's turns of one held-out dialogue, nats a token, for checkpoint and base."""
 
@@ -97,6 +108,7 @@ class Evidence:
     checkpoint: str
     turns: tuple[JudgedTurn, ...] = ()
     steered: tuple[SteeredReply, ...] = ()
+    human: tuple[HumanTurns, ...] = ()
     losses: tuple[HeldOutLoss, ...] = ()
     times: tuple[WorkTime, ...] = ()
 
@@ -159,6 +171,12 @@ def steered_reply(row: Mapping[str, Any]) -> SteeredReply:
     )
 
 
+def human_turns(row: Mapping[str, Any]) -> HumanTurns:
+    """Read one line of an evaluation's `ceiling.jsonl`."""
+    levels = (int(row["closeness"]), int(row["mood"]), float(row["heard_closeness"]), float(row["heard_mood"]))
+    return HumanTurns(str(row["dialogue"]), *levels)
+
+
 def held_out_loss(row: Mapping[str, Any]) -> HeldOutLoss:
     """Read one line of an evaluation's `losses.jsonl`."""
     return HeldOutLoss(str(row["dialogue"]), float(row["checkpoint"]), float(row["base"]), int(row["tokens"]))
@@ -194,6 +212,7 @@ def read_evidence(
         checkpoint,
         turns=tuple(sorted([*judged_turns(dialogues, checkpoint), *ratings], key=lambda t: (t.at, t.group))),
         steered=tuple(reply for path in paths("replies") for reply in read_rows(path, steered_reply)),
+        human=tuple(turns for path in paths("ceiling") for turns in read_rows(path, human_turns)),
         losses=tuple(loss for path in paths("losses") for loss in read_rows(path, held_out_loss)),
         times=tuple(work_times(dialogues, checkpoint, blind_share, longest)),
     )

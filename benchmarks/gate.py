@@ -21,7 +21,7 @@ from scipy.stats import spearmanr
 
 from analysis.gate import decide
 from analysis.gate_checks import Outcome, people_checks
-from analysis.gate_evidence import Evidence, HeldOutLoss, JudgedTurn, Reply, SteeredReply, WorkTime
+from analysis.gate_evidence import Evidence, HeldOutLoss, HumanTurns, JudgedTurn, Reply, SteeredReply, WorkTime
 from analysis.gate_settings import GateSettings
 
 TURNS = 5
@@ -107,6 +107,19 @@ def evaluated(quality: Quality, settings: GateSettings, rng: np.random.Generator
     return tuple(replies)
 
 
+def human(dialogues: int, rng: np.random.Generator) -> tuple[HumanTurns, ...]:
+    """A judge with a ceiling of about 0.85."""
+    levels = rng.integers(0, 5, (dialogues, 2))
+    heard = levels + 0.8 * rng.standard_normal((dialogues, 2))
+    return tuple(
+        HumanTurns(f"h{i}", int(c), int(m), float(x), float(y))
+        for i, ((c, m), (x, y)) in enumerate(zip(levels, heard, strict=True))
+    )
+
+
+_HUMAN = human(100, np.random.default_rng(0))
+
+
 def _beta(mean: float, rng: np.random.Generator, alike: float = 0.01) -> float:
     """A scene's own share, beta-distributed with an intra-class correlation of `alike`."""
     size = 1 / alike - 1
@@ -125,7 +138,7 @@ def evidence(quality: Quality, settings: GateSettings, rng: np.random.Generator,
         times += [WorkTime(f"b{i}", "blind", 5 * s, 5) for i, s in enumerate(seconds[400:])]
     gains = quality.gain + 0.25 * rng.standard_normal(20)
     losses = [HeldOutLoss(f"h{i}", 3.0 - g, 3.0, int(rng.integers(40, 160))) for i, g in enumerate(gains)]
-    return Evidence("c", tuple(turns), evaluated(quality, settings, rng), tuple(losses), tuple(times))
+    return Evidence("c", tuple(turns), evaluated(quality, settings, rng), _HUMAN, tuple(losses), tuple(times))
 
 
 def opening(quality: Quality, settings: GateSettings, source: str, simulations: int, seed: int) -> tuple[float, dict]:

@@ -14,6 +14,7 @@ from analysis.gate_evidence import (
     RATINGS,
     Evidence,
     HeldOutLoss,
+    HumanTurns,
     JudgedTurn,
     Reply,
     SteeredReply,
@@ -47,6 +48,14 @@ def steered(rng: np.random.Generator, noise: float = 0.8, fault: Reply | None = 
     )
 
 
+def human(noise: float = 0.8) -> tuple[HumanTurns, ...]:
+    rng = np.random.default_rng(9)
+    return tuple(
+        HumanTurns(f"h{i}", i % 5, i // 5 % 5, i % 5 + noise * rng.normal(), i // 5 % 5 + noise * rng.normal())
+        for i in range(100)
+    )
+
+
 def good() -> Evidence:
     rng = np.random.default_rng(0)
     mix = [0.0] * 65 + [0.3] * 45 + [0.9] * 10
@@ -54,6 +63,7 @@ def good() -> Evidence:
         "abcdefabcdef",
         turns=turns([float(x) for x in rng.permutation(mix)]),
         steered=steered(rng),
+        human=human(),
         losses=tuple(HeldOutLoss(f"h{i}", 2.0 + 0.01 * i, 2.5, 80) for i in range(20)),
     )
 
@@ -149,6 +159,13 @@ def test_each_check_alone_shuts(key: str, change: dict) -> None:
     assert not decision.open
     assert [c.key for c in decision.checks if c.outcome in (Outcome.FAIL, Outcome.HOLDS, Outcome.MISSING)] == [key]
     assert len(decision.reasons) == 1
+
+
+def test_a_judge_that_hears_nothing_in_human_turns_proves_nothing() -> None:
+    decision = gate.decide(dataclasses.replace(good(), human=human(noise=8.0)), SETTINGS)
+    assert not decision.open
+    assert [c.outcome for c in decision.checks if c.key.startswith("control")] == [Outcome.MISSING, Outcome.MISSING]
+    assert "the judge itself hears closeness in human turns with only" in decision.reasons[0]
 
 
 def test_mean_alone_never_opens() -> None:
@@ -270,6 +287,7 @@ def home(tmp_path: Path) -> Path:
         for r in steered(rng)
     ]
     files.write_jsonl(tmp_path / "replies.jsonl", rows)
+    files.write_jsonl(tmp_path / "ceiling.jsonl", map(dataclasses.asdict, human()))
     losses = ({"dialogue": f"h{i}", "checkpoint": 2.0, "base": 2.4 + i / 99, "tokens": 50 + i} for i in range(12))
     files.write_jsonl(tmp_path / "losses.jsonl", losses)
     return tmp_path
@@ -277,7 +295,7 @@ def home(tmp_path: Path) -> Path:
 
 def recorded(home: Path) -> dict:
     roles = {"datasets/v/train.jsonl": "records", "ratings.jsonl": "ratings"}
-    roles |= {"replies.jsonl": "replies", "losses.jsonl": "losses"}
+    roles |= {"replies.jsonl": "replies", "ceiling.jsonl": "ceiling", "losses.jsonl": "losses"}
     named = [evidence_file(home, home / name, role) for name, role in roles.items()]
     evidence = read_evidence(home, named, "abcdefabcdef", blind_share=0.1, longest=7200.0)
     value = gate.record(
