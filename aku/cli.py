@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -30,6 +31,8 @@ def workspace(
 
 def main() -> None:
     """Run the command; a user's mistake becomes one sentence on stderr and a non-zero exit."""
+    # Spinning OpenMP threads cost half the speed beside a busy Label Studio; read when torch is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         code = app(standalone_mode=False)
     except AkuError as error:

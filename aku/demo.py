@@ -90,7 +90,7 @@ def ensure_checkpoint(workspace: Workspace, base: Path) -> Checkpoint:
     current = registry.current()
     if current is not None:
         return registry.get(current.id)
-    return train.make_checkpoint(workspace, base, version)
+    return train.make_checkpoint(workspace, base, version.path)
 
 
 def open_demo_gate(workspace: Workspace, checkpoint: Checkpoint) -> None:

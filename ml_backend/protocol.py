@@ -6,6 +6,7 @@ A row is either a prediction or `[]`, which tells Label Studio "nothing now, ask
 from __future__ import annotations
 
 import dataclasses
+import math
 import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -73,8 +74,13 @@ def is_draftable(request: DraftRequest) -> bool:
 
 def draft_row(task: Task, draft: Draft, version: str, taxonomy: Taxonomy | None) -> dict[str, Any]:
     """Return the prediction that puts a draft into the boxes."""
-    score = draft.score or 0.0
+    score = probability(draft)
     return label_studio.to_prediction(task.card, draft.turns, version=version, score=score, taxonomy=taxonomy)
+
+
+def probability(draft: Draft) -> float:
+    """Geometric mean of the drafted tokens' probabilities: Label Studio takes scores from 0 to 1 only."""
+    return 0.0 if draft.score is None else round(math.exp(min(0.0, draft.score)), 6)
 
 
 def scaffold_row(task: Task, version: str, taxonomy: Taxonomy | None) -> dict[str, Any]:
@@ -143,7 +149,7 @@ def chat_row(chat: Chat, draft: Draft | None, version: str) -> dict[str, Any]:
         return silence(version)
     boxes = label_studio.to_result(draft.turns, context="", attribute=chat.attribute, genre=())
     wanted = boxes[1 + chat.turn]  # the context box comes first
-    return {"result": [wanted], "score": draft.score or 0.0, "model_version": version}
+    return {"result": [wanted], "score": probability(draft), "model_version": version}
 
 
 def _usable(text: str) -> str:
