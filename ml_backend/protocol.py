@@ -6,8 +6,8 @@ A row is either a prediction or `[]`, which tells Label Studio "nothing now, ask
 from __future__ import annotations
 
 import dataclasses
-import math
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
