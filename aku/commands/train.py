@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 
+from aku import comparing
 from aku.console import console, progress_bar
 from dialogue import Checkpoint, FileError, Registry, SettingsError, read_dialogues
-from dialogue.settings import Workspace
+from dialogue.settings import Workspace, load_section
 from exporters.sft.settings import Order, TrainSettings, load_stages, load_train_settings
 
 if TYPE_CHECKING:
     from exporters import DatasetVersion
 
+T = TypeVar("T")
 NOT_EVALUATED = {"open": False, "reason": "not yet evaluated"}
 """Gate record of a checkpoint that nobody has judged: it may not draft."""
 
@@ -46,8 +49,18 @@ def train_command(
     ] = None,
     epochs: Annotated[float | None, typer.Option(help="Times each dialogue is seen.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of order, dropout and new weights.")] = None,
+    compare_orders: Annotated[
+        bool, typer.Option("--compare-orders", help="Train all orders with several seeds and say which one pays.")
+    ] = False,
+    seeds: Annotated[int, typer.Option(min=2, help="Seeds per order in --compare-orders.")] = 3,
+    dpo: Annotated[
+        bool, typer.Option("--dpo", help="Go on from the checkpoint in use with pairs of correction and draft.")
+    ] = False,
 ) -> None:
-    """Export the data set, fine-tune a base model on it along a curriculum, register the checkpoint."""
+    """Export the data set, fine-tune a base model on it along a curriculum, register the checkpoint.
+
+    Several --base are trained on the same data and budget and shown side by side.
+    """
     workspace: Workspace = context.obj
     flags: dict[str, Any] = {"order": order, "method": method, "format": prompt_format, "epochs": epochs, "seed": seed}
     try:
@@ -56,8 +69,44 @@ def train_command(
         )
     except ValueError as error:
         raise SettingsError(str(error)) from error
-    folders = base or [default_base(workspace)]
-    make_checkpoint(workspace, folders[0], find_data(workspace, data), settings)
+    if compare_orders and dpo:
+        raise SettingsError("--compare-orders and --dpo are different runs; choose one.")
+    folder = in_turn(lambda: find_data(workspace, data), lambda: find_data(workspace, data or "latest"))
+    if dpo:
+        make_dpo_checkpoint(workspace, folder, settings)
+        return
+    bases = base or [default_base(workspace)]
+    check_bases(bases)
+    if compare_orders:
+        comparing.compare_orders(workspace, bases[0], folder, settings, seeds)
+        return
+    made = [make_checkpoint(workspace, path, folder, settings, use_first=len(bases) == 1) for path in bases]
+    if len(made) > 1:
+        keep(workspace, comparing.compare_bases(workspace, made, folder))
+
+
+def check_bases(bases: Sequence[Path]) -> None:
+    """Refuse a wrong directory before the first one is trained; raises `CheckpointError`."""
+    from exporters.sft.base import check_base
+
+    for path in bases:
+        check_base(path)
+
+
+def in_turn(first: Callable[[], T], others: Callable[[], T]) -> T:
+    """Under `accelerate launch`: let the main process do something first, the others after it."""
+    from exporters.sft.prepare import is_main_process, world_size
+
+    if world_size() == 1:
+        return first()
+    from exporters.sft.fit import wait_for_everyone
+
+    if is_main_process():
+        result = first()
+        wait_for_everyone()
+        return result
+    wait_for_everyone()
+    return others()
 
 
 def default_base(workspace: Workspace) -> Path:
@@ -85,10 +134,16 @@ def find_data(workspace: Workspace, data: str | None) -> Path:
 
 
 def make_checkpoint(
-    workspace: Workspace, base: Path, data: DatasetVersion | Path, settings: TrainSettings | None = None
+    workspace: Workspace,
+    base: Path,
+    data: DatasetVersion | Path,
+    settings: TrainSettings | None = None,
+    *,
+    use_first: bool = True,
 ) -> Checkpoint:
     """Train with a progress bar; the first checkpoint of a workspace comes into use, its gate shut."""
     from exporters.sft import train
+    from exporters.sft.prepare import is_main_process
 
     folder = data if isinstance(data, Path) else data.path
     registry = Registry(workspace.checkpoints)
@@ -105,10 +160,51 @@ def make_checkpoint(
                 row, completed=done, total=total, description=f"train  {note}"
             ),
         )
-    if registry.current() is None:
-        registry.use(checkpoint.id, NOT_EVALUATED)
+    if is_main_process():
+        if use_first and registry.current() is None:
+            registry.use(checkpoint.id, NOT_EVALUATED)
+        show_checkpoint(checkpoint, registry)
+    return checkpoint
+
+
+def make_dpo_checkpoint(workspace: Workspace, data: Path, settings: TrainSettings) -> Checkpoint:
+    """Go on from the checkpoint in use with preference pairs of a data set version, with a progress bar."""
+    from exporters import ExportSettings, get_version
+    from exporters.formats import write_format
+    from exporters.sft.dpo import read_preferences, train_dpo
+
+    registry = Registry(workspace.checkpoints)
+    current = registry.current()
+    if current is None:
+        raise SettingsError("DPO starts from the checkpoint in use, and there is none; run `aku train` first.")
+    version = get_version(data.parent, data.name)
+    folder = workspace.home / "runs" / f"preferences-{version.id}"
+    distance = load_section(workspace.settings, "export", ExportSettings).preference_distance
+    write_format(version, "preferences", folder, preference_distance=distance)
+    pairs = read_preferences(folder / "train.jsonl")
+    with progress_bar() as bar:
+        row = bar.add_task("dpo", total=None)
+        checkpoint = train_dpo(
+            registry.get(current.id),
+            pairs,
+            data,
+            registry,
+            settings,
+            work=workspace.home / "runs",
+            progress=lambda done, total, note: bar.update(row, completed=done, total=total, description=note),
+        )
+    share = checkpoint.card["metrics"]["preferred"]
+    console.print(f"  correction likelier than draft: {share['before']:.0%} → {share['after']:.0%} of held-out pairs")
     show_checkpoint(checkpoint, registry)
     return checkpoint
+
+
+def keep(workspace: Workspace, checkpoint: Checkpoint) -> None:
+    """Say which base is kept, and bring it into use if nothing is in use yet."""
+    registry = Registry(workspace.checkpoints)
+    console.print(f"Kept: {checkpoint.id} (base {checkpoint.card['base_name']}).", markup=False)
+    if registry.current() is None:
+        registry.use(checkpoint.id, NOT_EVALUATED)
 
 
 def show_checkpoint(checkpoint: Checkpoint, registry: Registry) -> None:

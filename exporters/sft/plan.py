@@ -120,10 +120,11 @@ def builtin_plan(
     """Compile a built-in order over dialogues whose rows have `lengths` tokens.
 
     `shuffle`: one stage.  `staged`: groups of rising difficulty (mean rank of turns and of
-    characters a turn), each repeating some of the earlier ones, then as many steps on everything.
+    characters a turn), each repeating some of the earlier ones, together 1/`stages` of the steps,
+    then everything.
     `short_to_long`: groups of rising length in tokens, no repetition.  `cyclic`: the same groups,
     once through per epoch.
-    Raises `SettingsError` for fewer dialogues (or steps) than stages.
+    Every stage has a step at least.  Raises `SettingsError` for fewer dialogues than stages.
     """
     total = max(1, round(epochs * len(dialogues) / batch_size))
     if order == "shuffle":
@@ -133,12 +134,12 @@ def builtin_plan(
         raise SettingsError(
             f"{len(dialogues)} dialogue(s) can not fill {stages} stages; write more, or set stages in [train]."
         )
-    total = max(total, 2 * stages)
+    total = max(total, stages)
     everything = tuple(range(len(dialogues)))
     if order == "staged":
-        # The last stage is the whole set and has half of the steps: nothing is forgotten at the end.
+        # The last stage is the whole set and has most of the steps: nothing is forgotten at the end.
         groups = [*_quantile_groups(difficulty(dialogues), stages - 1), everything] if stages > 1 else [everything]
-        first = total // 2 if stages > 1 else 0
+        first = max(stages - 1, total // stages) if stages > 1 else 0
         shares = [*_even(first, stages - 1), total - first]
         names = [*(f"difficulty {i + 1} of {stages - 1}" for i in range(stages - 1)), "everything"]
         repeats = [0.0, *[replay] * (stages - 2), 0.0][-stages:]
