@@ -9,7 +9,9 @@ import time
 from collections.abc import Callable, Iterator
 
 from aku import provision, servers
+from aku.connection import connect
 from aku.console import console
+from aku.marks import JournalFollower, live_drafts, mark_tasks
 from aku.settings import StudioSettings, studio_settings, write_default_settings
 from dialogue.errors import BackendError, LabelStudioError
 from dialogue.settings import Workspace
@@ -60,9 +62,20 @@ def running_studio(workspace: Workspace, meanwhile: Callable[[], None] | None = 
         yield Studio(url, project, backend_url, (label_studio, backend))
 
 
-def wait_for_interrupt(studio: Studio) -> None:
-    """Block until Ctrl-C; raises if one of the servers ends by itself."""
+def wait_for_interrupt(workspace: Workspace, studio: Studio) -> None:
+    """Block until Ctrl-C, marking the model's turns in every card that is submitted meanwhile.
+
+    Raises `LabelStudioError` if one of the servers ends by itself.
+    """
+    follower = JournalFollower(workspace.state / "webhooks.jsonl")
+    connection = connect(workspace)
     while True:
+        tasks = [task for project, task in follower.annotated() if project == studio.project]
+        if tasks:
+            try:
+                mark_tasks(connection, tasks, live_drafts(connection, workspace.state))
+            except LabelStudioError as error:  # badges are no reason to end a studio in which people write
+                console.print(f"marking failed: {error}", markup=False, style="yellow")
         for server in studio.servers:
             if server.process.poll() is not None:
                 raise LabelStudioError(f"{server.name} ended by itself; see {server.log}, then start again.")

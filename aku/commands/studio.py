@@ -47,7 +47,7 @@ def up(
         if exit_:
             return
         console.print(STOP_HINT)
-        wait_for_interrupt(studio)
+        wait_for_interrupt(workspace, studio)
 
 
 def demo(
@@ -64,7 +64,7 @@ def demo(
         if exit_:
             return
         console.print(STOP_HINT)
-        wait_for_interrupt(studio)
+        wait_for_interrupt(workspace, studio)
 
 
 def status(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 
@@ -18,7 +17,7 @@ class Screen:
         self.page.fill("#email", studio.email)
         self.page.fill("#password", studio.password)
         self.page.keyboard.press("Enter")
-        self.page.wait_for_url(re.compile(r"/(projects|home)?/?$|projects"))
+        self.page.wait_for_url(lambda url: "/user/login" not in url)
         if dark:
             self.page.evaluate("localStorage.setItem('preferred-color-scheme', 'dark')")
 
@@ -56,7 +55,7 @@ class Screen:
 
     def choose(self, name: str) -> None:
         """Tick a choice by its visible text."""
-        self.page.get_by_text(name, exact=False).first.click()
+        self.page.locator(".aku").get_by_text(name, exact=False).first.click()
 
     def chosen(self) -> list[str]:
         """Texts of all ticked choices."""
@@ -65,6 +64,10 @@ class Screen:
             return label.innerText.replace(/\\[.*/s, '').trim();
         })"""
         return list(self.page.evaluate(script))
+
+    def caret_out(self) -> None:
+        """Put the caret where Label Studio's keys work, as Tab after the last turn does; commits the box it leaves."""
+        self.page.locator(".aku-done span[tabindex]").focus()
 
     def submit(self) -> None:
         """Press Ctrl+Enter, which submits or updates, and wait for the server's answer."""

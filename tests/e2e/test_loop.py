@@ -1,0 +1,146 @@
+"""The whole loop on real input: demo, a dialogue typed turn by turn with live drafts, export, second run."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from screen import Screen
+from test_screen import add_card, annotations, scaffold
+
+from dialogue import Attribute, Registry, iter_dialogues, label_studio
+from dialogue.label_studio import blank_turns
+
+pytestmark = pytest.mark.e2e
+
+
+def records(studio: Any) -> dict[str, Any]:
+    """The dialogues of the newest data set version, by id."""
+    folder = studio.workspace.datasets / json.loads((studio.workspace.datasets / "latest.json").read_text())["id"]
+    splits = [folder / f"{split}.jsonl" for split in ("train", "validation", "test")]
+    return {d.id: d for path in splits for d in iter_dialogues(path)}
+
+
+def live_draft(screen: Screen, user_box: int, text: str) -> str:
+    """Commit a User turn and wait for Aku's draft in the next box; returns the draft."""
+    screen.box(user_box).click()
+    screen.page.keyboard.type(text)
+    screen.page.keyboard.press("Tab")
+    return wait_for_text(screen, user_box + 1)
+
+
+def wait_for_text(screen: Screen, number: int) -> str:
+    for _ in range(240):
+        screen.page.wait_for_timeout(250)
+        if text := screen.box(number).input_value():
+            return text
+    pytest.fail(f"no draft appeared in box {number}")
+
+
+def test_demo_ends_in_the_whole_loop(demo: Any, starter: list[Any]) -> None:
+    exported = records(demo)
+    assert {d.id: d.conversation for d in starter} == {i: d.conversation for i, d in exported.items()}
+    registry = Registry(demo.workspace.checkpoints)
+    current = registry.current()
+    assert current is not None
+    assert current.may_draft
+    assert current.gate["forced"]
+    assert registry.get(current.id).is_demo
+    tasks = list(demo.client.tasks.list(project=demo.project, fields="all"))
+    waiting = [task for task in tasks if not task.total_annotations]
+    assert len(waiting) >= 10
+    for task in waiting:
+        drafts = [p for p in task.predictions if dict(p)["model_version"] == current.id]
+        assert len(drafts) == 1
+        written = label_studio.read_result(dict(drafts[0])["result"])
+        assert any(text for number, text in written.texts.items() if number % 2), "Aku's turns are drafted"
+    report = json.loads((demo.workspace.reports / "latest.json").read_text())
+    assert (demo.workspace.home / report["path"]).is_file()
+
+
+def test_a_dialogue_with_live_drafts_is_exported_as_typed(browser: Any, demo: Any) -> None:
+    task = add_card(demo, demo.project, turns=blank_turns(6))
+    current = Registry(demo.workspace.checkpoints).current()
+    assert current is not None
+    scaffold(demo, task, current.id)
+    screen = Screen(browser, demo)
+    screen.open(demo.project, task)
+    screen.auto_annotation()
+    first = live_draft(screen, 0, "ただいま。お腹すいた。")
+    screen.page.wait_for_timeout(600)
+    assert screen.focused() == "turn_2", "the caret goes on to the next User turn"
+    live_draft(screen, 2, "今日の晩ごはんは？")
+    screen.page.wait_for_timeout(600)
+    # Another draft for the second reply: empty its box and leave it.
+    before = screen.box(3).input_value()
+    screen.box(3).click()
+    screen.page.keyboard.press("Control+a")
+    screen.page.keyboard.press("Delete")
+    screen.page.keyboard.press("Tab")
+    assert wait_for_text(screen, 3) != before
+    # Correct it, then edit an earlier turn: the correction stays.
+    screen.page.wait_for_timeout(600)
+    screen.box(3).fill("肉じゃが！味見する？")
+    with screen.saved_draft():
+        screen.box(0).click()
+        screen.page.keyboard.press("End")
+        screen.page.keyboard.type("ほんとに。")
+        screen.page.keyboard.press("Tab")
+    screen.page.wait_for_timeout(1500)
+    assert screen.box(3).input_value() == "肉じゃが！味見する？"
+    assert screen.box(1).input_value() == first
+    screen.page.reload()
+    screen.wait()
+    kept = [screen.box(i).input_value() for i in range(5)]
+    assert kept == ["ただいま。お腹すいた。ほんとに。", first, "今日の晩ごはんは？", "肉じゃが！味見する？", ""]
+    screen.caret_out()
+    screen.page.keyboard.press("5")
+    screen.page.keyboard.press("9")
+    assert {"4 パートナー", "3 わりと良い"} < set(screen.chosen())
+    screen.submit()
+    screen.close()
+    demo.aku("export")
+    record = records(demo)[f"ls-{demo.project}-{task}"]
+    assert [turn.text for turn in record.conversation] == kept[:4]
+    assert record.attribute == Attribute(4, 3)
+    assert record.source.kind == "drafted"
+    assert record.source.checkpoint == current.id
+    assert record.source.edits[1] == 0
+    assert (record.source.edits[3] or 0) > 0.3
+    assert len(annotations(demo, task)) == 1
+
+
+def test_a_second_demo_duplicates_nothing(demo: Any) -> None:
+    before = [task.id for task in demo.client.tasks.list(project=demo.project, fields="task_only")]
+    checkpoints = [c.id for c in Registry(demo.workspace.checkpoints)]
+    assert demo.stop() in (0, 130)
+    demo.aku("demo", "--exit")
+    demo.start()
+    assert [task.id for task in demo.client.tasks.list(project=demo.project, fields="task_only")] == before
+    assert [c.id for c in Registry(demo.workspace.checkpoints)] == checkpoints
+
+
+def test_status_says_stage_people_and_gate(demo: Any) -> None:
+    facts = json.loads(demo.aku("status", "--json").stdout)
+    assert facts["finished"] >= 100
+    assert facts["gate"]["open"]
+    assert facts["people"]["starter"] == 100
+    assert facts["stage"].startswith("drafting")
+
+
+def test_mistakes_are_one_sentence(studio: Any, tmp_path: Any) -> None:
+    wrong = studio.aku("train", "--base", str(tmp_path / "nothing"), "--data", "latest", check=False)
+    assert wrong.returncode == 2
+    assert len(wrong.stderr.strip().splitlines()) == 1
+    elsewhere = studio.aku("--home", str(tmp_path / "empty"), "export", check=False)
+    assert elsewhere.returncode == 2
+    assert "aku up" in elsewhere.stderr
+    workspace, _ = studio.new_workspace(tmp_path / "other", "other")
+    workspace.write_secrets({**studio.secrets, "LABEL_STUDIO_USER_TOKEN": "0" * 40})
+    refused = studio.aku("--home", str(workspace.home), "export", check=False)
+    assert refused.returncode == 2
+    assert "refuses the token" in refused.stderr
+    taken = studio.aku("up", check=False)
+    assert taken.returncode == 2
+    assert "already runs" in taken.stderr
