@@ -15,7 +15,7 @@ def dialogue_losses(model: PreTrainedModel, rows: Sequence[Row]) -> list[float]:
     """Mean cross-entropy (nats) per trained token of each row under `model`, attributes shown."""
     import torch
 
-    from exporters.sft.trainer import Collator, reply_loss
+    from exporters.sft.loss import Collator, reply_loss
 
     collate, head = Collator(0), model.get_output_embeddings()
     was_training = model.training

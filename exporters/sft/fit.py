@@ -21,9 +21,10 @@ from trl import SFTConfig
 from dialogue.rendering import template
 from exporters.sft import base as bases
 from exporters.sft.base import Base
+from exporters.sft.loss import Collator
 from exporters.sft.prepare import Prepared, world_size
 from exporters.sft.rows import Row
-from exporters.sft.trainer import Collator, PlanTrainer, Progress, Watch, held_out_loss, last_complete, planned_items
+from exporters.sft.trainer import PlanTrainer, Progress, Watch, held_out_loss, last_complete, planned_items
 
 
 def fit(prepared: Prepared, folder: Path, progress: Progress | None) -> dict[str, Any]:

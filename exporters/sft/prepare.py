@@ -122,7 +122,7 @@ def resolve(settings: TrainSettings, base: Base, world: int = 1) -> Resolved:
         raise SettingsError(f"batch_size {batch} does not divide over {world} processes; set it in [train].")
     share = batch // world
     return Resolved(
-        epochs=settings.epochs or (14.0 if small else 3.0),
+        epochs=settings.epochs or (18.0 if small else 3.0),
         batch_size=batch,
         learning_rate=settings.learning_rate or rate,
         patience=settings.patience if settings.patience >= 0 else (0 if small else 3),

@@ -59,7 +59,7 @@ class TrainSettings:
     order: Order = setting("staged", "Built-in curriculum; [[stage]] tables replace it.")
     stages: int = setting(3, "Number of stages of the built-in orders.")
     replay: float = setting(0.2, "Share of dialogues repeated from earlier stages in a built-in staged order.")
-    epochs: float = setting(0.0, "Times each dialogue is seen; 0: 3, or 14 for a model under 20M parameters.")
+    epochs: float = setting(0.0, "Times each dialogue is seen; 0: 3, or 18 for a model under 20M parameters.")
     batch_size: int = setting(0, "Dialogues per optimiser step, all devices together; 0: 8, or 4 under 20M parameters.")
     micro_batch: int = setting(8, "Dialogues per device and forward pass; smaller saves memory.")
     learning_rate: float = setting(0.0, "Peak learning rate; 0: from the number of parameters.")

@@ -11,10 +11,11 @@ from torch.utils.data import RandomSampler
 
 from dialogue import CheckpointError
 from exporters.sft.fit import make_trainer
+from exporters.sft.loss import Collator, reply_loss
 from exporters.sft.prepare import Prepared, prepare
 from exporters.sft.rows import IGNORED
 from exporters.sft.settings import TrainSettings
-from exporters.sft.trainer import Collator, PlanTrainer, planned_items, reply_loss
+from exporters.sft.trainer import PlanTrainer, planned_items
 
 FAST = TrainSettings(epochs=2, evaluations=2, precision="fp32", learning_rate=3e-3)
 
