@@ -78,7 +78,7 @@ class Decoder:
                 try:
                     if not self._advance():
                         return
-                except RuntimeError as error:
+                except (RuntimeError, MemoryError) as error:
                     if not _out_of_memory(error):
                         raise
                     self._shed()
@@ -303,6 +303,6 @@ def _nowhere(request: DraftRequest, draft: Draft) -> None:
     """Take a draft that nobody asked for."""
 
 
-def _out_of_memory(error: RuntimeError) -> bool:
-    """Tell memory running out (CUDA's own class, or the CPU allocator's message) from other failures."""
-    return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)
+def _out_of_memory(error: RuntimeError | MemoryError) -> bool:
+    """Tell memory running out (CUDA's own class, or the CPU allocator's words) from other failures."""
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "DefaultCPUAllocator" in str(error)

@@ -1,7 +1,7 @@
 """Label Studio's ML backend class, for label-studio-ml 1.0.9 and 2.x alike.
 
 Both libraries make an object of this class per call or per project and ask it to `predict` and
-`fit`.  All state lives in the `Service` behind it.
+`fit`; 2.x also asks it to `get` its `model_version`.  All state lives in the `Service` behind it.
 """
 
 from __future__ import annotations
@@ -14,55 +14,68 @@ from ml_backend.service import Service
 
 
 class AkuModel(LabelStudioMLBase):  # type: ignore[misc]  # the library has no types
-    """Drafts Aku's turns; bound to its service by `bind`."""
+    """Drafts Aku's turns; `service` is set once, before the first object is made."""
 
     service: Service
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """Take whatever the library passes: (label_config, train_output) in 1.0.9, (project_id, …) in 2.x."""
-        self.project = str(kwargs.pop("aku_project", "") or kwargs.get("project_id") or "")
+        """Take what the library passes: (label_config, train_output) in 1.0.9, (project_id, label_config) in 2.x."""
+        self._facts: dict[str, Any] = {}
         super().__init__(*args, **kwargs)
 
+    @property
+    def model_version(self) -> str:
+        """The version that rows made now carry."""
+        return self.service.version()
+
     def setup(self) -> None:
-        """Say the version; light, since 2.x calls it at every request."""
-        self.model_version = self.service.version()
+        """Do nothing: weights are loaded before the port opens, and 2.x calls this at every request."""
 
     def predict(self, tasks: list[Any], context: Any = None, **kwargs: Any) -> list[Any]:
-        """Return one row per task, each with its `model_version`."""
-        rows, self.model_version = self.service.predict(tasks, self.project, {"context": context})
+        """Return one row per task, in order, each with its `model_version`, or `[]` for "ask again"."""
+        rows, _ = self.service.predict(tasks, self._facts.get("project", ""), context)
         return rows
 
     def fit(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Note an event; training itself is the studio's own command, never the web server's work.
+        """Note an event; training is a command of its own, never the web server's work.
 
-        1.0.9 passes (tasks, workdir, …), 2.x (event, data, …).
+        2.x passes (event, data, …); 1.0.9 (tasks, workdir, …), which says nothing new.
         """
-        if len(args) >= 2 and isinstance(args[0], str) and isinstance(args[1], dict):
-            self.service.record({**args[1], "action": args[0]})
+        event, data = (*args, None, None)[:2]
+        event, data = kwargs.get("event", event), kwargs.get("data", data)
+        if isinstance(event, str) and isinstance(data, dict):
+            self.service.record({**data, "action": event})
         return {}
+
+    def get(self, key: str) -> Any:
+        """Return one of the facts that 2.x keeps about a model; the version is never a stale one."""
+        return self.model_version if key == "model_version" else self._facts.get(key)
+
+    def set(self, key: str, value: Any) -> None:
+        """Keep a fact for this object's life; 2.x would write it to a file in the working directory."""
+        self._facts[key] = value
+
+    def has(self, key: str) -> bool:
+        """Tell whether a fact is known."""
+        return key == "model_version" or key in self._facts
 
 
 class Manager:
-    """What label-studio-ml 1.0.9 asks for models; replaces its process-per-event manager."""
+    """What label-studio-ml 1.0.9 asks for models, in place of its process-per-event manager."""
 
     def __init__(self, service: Service) -> None:
         """Serve all projects from one service."""
         self.service = service
+        AkuModel.service = service
 
     def initialize(self, model_class: type[Any], **kwargs: Any) -> None:
-        """Bind the class to the service."""
-        model_class.service = self.service
+        """Nothing to prepare: the class is bound already."""
 
     def fetch(self, project: Any = None, label_config: Any = None, force_reload: bool = False, **kwargs: Any) -> Any:
-        """Return a light model object that knows its version."""
-        model = AkuModel(aku_project=project_id(project))
-        model.setup()
+        """Return a light model object for a project, named as Label Studio names it."""
+        model = AkuModel()
+        model.set("project", project_id(project))
         return model
-
-    def webhook(self, event: str, data: dict[str, Any]) -> dict[str, Any]:
-        """Note an event; answered at once."""
-        self.service.record({**data, "action": event})
-        return {}
 
     def predict(
         self,
@@ -73,12 +86,18 @@ class Manager:
         try_fetch: bool = True,
         **kwargs: Any,
     ) -> tuple[list[Any], Any]:
-        """Answer /predict."""
-        model = AkuModel(aku_project=project_id(project))
-        rows = model.predict(tasks, context=kwargs.get("context"))
-        return rows, model
+        """Answer /predict; returns the rows and the model that made them."""
+        model = self.fetch(project)
+        return model.predict(tasks, **kwargs), model
+
+    def webhook(self, event: str, data: dict[str, Any]) -> dict[str, Any]:
+        """Note an event and answer at once."""
+        return AkuModel().fit(event, data)
 
 
 def project_id(project: object) -> str:
-    """Return the project's number from Label Studio's `"4.1795352884"` (number and time of creation)."""
-    return str(project).split(".", 1)[0] if isinstance(project, (str, int)) else ""
+    """Return Label Studio's name of a project: number and time of creation, `"4.1795352884"`.
+
+    Kept whole: the numbers of projects and tasks begin anew in a new database.
+    """
+    return str(project) if isinstance(project, (str, int)) else ""

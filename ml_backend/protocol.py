@@ -93,9 +93,8 @@ def is_blind(task: Task, share: float) -> bool:
     return int(_hash(task.key), 16) / 16**16 < share
 
 
-def interactive_result(params: object) -> Sequence[object] | None:
-    """Return the screen's results when a call is a live-chat one, else None."""
-    context = params.get("context") if isinstance(params, Mapping) else None
+def interactive_result(context: object) -> Sequence[object] | None:
+    """Return the screen's results when a call's context makes it a live-chat one, else None."""
     result = context.get("result") if isinstance(context, Mapping) else None
     return result if isinstance(result, list) else None
 

@@ -40,7 +40,8 @@ def create_app(service: Service, secrets: Mapping[str, str]) -> Flask:
         tasks, params = body.get("tasks"), body.get("params")
         context = params.get("context") if isinstance(params, dict) else None
         rows, model = manager.predict(tasks if isinstance(tasks, list) else [], body.get("project"), context=context)
-        return jsonify(results=rows, model_version=model.model_version)
+        versions = {row["model_version"] for row in rows if row}
+        return jsonify(results=rows, model_version=versions.pop() if len(versions) == 1 else model.model_version)
 
     def setup() -> Response:
         return jsonify(model_version=manager.fetch(request.get_json().get("project")).model_version)

@@ -18,6 +18,8 @@ from ml_backend.serving import Serving
 from ml_backend.settings import BackendSettings
 from ml_backend.store import Store
 
+BATCH_PATIENCE = 30.0
+"""Seconds that drafting whole cards waits for a newly chosen checkpoint; live chat goes on with the old one."""
 NEW_REPLY_TRIES = 4
 """How often a reply is drafted anew when the same text came out again."""
 
@@ -38,11 +40,14 @@ class Service:
         """Return the version that /setup says and rows made now carry."""
         return self.serving.version()
 
-    def predict(self, tasks: Sequence[object], project: str, params: object = None) -> tuple[list[Any], str]:
-        """Answer a /predict call: one entry per task, in order, and the version they carry."""
+    def predict(self, tasks: Sequence[object], project: str, context: object = None) -> tuple[list[Any], str]:
+        """Answer a /predict call, a live-chat one if `context` says so.
+
+        Returns one entry per task, in order, and the version they carry.
+        """
         until = time.monotonic() + self.settings.deadline
-        version = self.serving.version()
-        screen = protocol.interactive_result(params)
+        screen = protocol.interactive_result(context)
+        version = self.serving.version(BATCH_PATIENCE if screen is None else None)
         if screen is not None:
             return [self._chat(task, project, screen, version, until) for task in tasks], version
         read = [protocol.read_task(task, project) for task in tasks]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from pathlib import Path
 
 from dialogue import files
@@ -30,22 +31,25 @@ class Serving:
         self._seen: Signature = None
         self._current: Current | None = None
         self._settled = True
-        self._patience = 0.0
+        self._changed = 0.0
         self._serving: str | None = None
+        self._read()
 
-    def version(self) -> str:
+    def version(self, patience: float | None = None) -> str:
         """Return the version that a row made now carries.
 
-        A newly chosen checkpoint is waited for once, briefly; until it is loaded, or for good if it
-        can not be, the one before goes on serving.
+        A newly chosen checkpoint is waited for until `patience` seconds (default: the setting) after
+        it was chosen; until it is loaded, or for good if it can not be, the one before goes on serving.
         """
         with self._lock:
             self._read()
-            if self._current is None or not self._current.may_draft:
-                return SCAFFOLD_VERSION
-            if not self._settled:
-                self._settle(self._current.id)
-            return self._serving or SCAFFOLD_VERSION
+            current, settled, serving = self._current, self._settled, self._serving
+            left = self._changed + (self.swap_wait if patience is None else patience) - time.monotonic()
+        if current is None or not current.may_draft:
+            return SCAFFOLD_VERSION
+        if not settled:
+            serving = self._settle(current.id, max(left, 0.0))  # unlocked: others need not wait with us
+        return serving or SCAFFOLD_VERSION
 
     def gate(self) -> Current | None:
         """Return what `current.json` says, None if there is none or it is broken."""
@@ -61,21 +65,23 @@ class Serving:
             self._current = self.registry.current()
         except AkuError as error:
             logger.error("%s", error)  # what was chosen before goes on
-        if self._current is not None and self._current.id != self._serving:
-            self._settled, self._patience = False, self.swap_wait
+        self._settled = self._current is None or self._current.id == self._serving
+        self._changed = time.monotonic()
         self._seen = signature
 
-    def _settle(self, checkpoint_id: str) -> None:
-        answer = self.client.use(checkpoint_id, self._patience)
-        self._patience = 0.0
-        if answer is None:
-            if self._serving is None and self._last_good.exists():
-                self._serving = str(files.read_json(self._last_good).get("id") or "") or None
-            return
-        self._serving = answer["serving"]
-        self._settled = not answer["loading"]
-        if answer["refused"]:
-            logger.error("checkpoint %s is refused: %s", checkpoint_id, answer["refused"])
+    def _settle(self, checkpoint_id: str, seconds: float) -> str | None:
+        answer = self.client.use(checkpoint_id, seconds)
+        with self._lock:
+            if answer is None:
+                if self._serving is None and self._last_good.exists():
+                    self._serving = str(files.read_json(self._last_good).get("id") or "") or None
+            elif self._current is not None and self._current.id == checkpoint_id:
+                self._serving = answer["serving"]
+                if not answer["loading"] and not self._settled:
+                    self._settled = True
+                    if answer["refused"]:
+                        logger.error("checkpoint %s is refused: %s", checkpoint_id, answer["refused"])
+            return self._serving
 
 
 def _signature(path: Path) -> Signature:
