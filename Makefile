@@ -27,7 +27,7 @@ e2e: install-dev
 	@$(BIN)/python -m pytest tests -m e2e
 
 images: install-dev  ## regenerate docs/images from the real screen
-	@$(BIN)/python -m pytest tests/e2e/test_screen.py --images docs/images
+	@$(BIN)/python -m pytest tests/e2e/test_images.py --images docs/images
 
 install: $(VENV)/.installed
 install-dev: $(VENV)/.installed-dev
