@@ -1,8 +1,14 @@
-"""Cards and tasks that the backend's tests ask for."""
+"""Cards and tasks that the backend's tests ask for, and how to look at a running server."""
 
 from __future__ import annotations
 
+import json
+import subprocess
+import time
+from collections.abc import Callable
 from typing import Any
+
+import pytest
 
 from dialogue import Attribute, Turn, load_taxonomy
 from dialogue.label_studio import Card, blank_turns, read_result, to_result, to_task
@@ -40,3 +46,29 @@ def request(number: int, *users: str, mood: int = 3, **options: Any) -> DraftReq
     """A conversation whose User turns are written and whose Aku turns are not."""
     turns = [turn for user in users for turn in (Turn("User", user), Turn("Aku", ""))]
     return DraftRequest(str(number), "犬のそば。", tuple(turns), Attribute(2, mood), **options)
+
+
+# -- a running server
+
+
+def children(backend: Any, word: str) -> list[int]:
+    """Process ids below the server whose command holds `word`."""
+    assert backend.process is not None
+    listed = subprocess.run(
+        ["ps", "-o", "pid=,args=", "--ppid", str(backend.process.pid)], capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    return [int(line.split(None, 1)[0]) for line in listed if word in line.split(None, 1)[1]]
+
+
+def journal(backend: Any, name: str) -> list[dict[str, Any]]:
+    path = backend.workspace.state / name
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+
+
+def eventually(holds: Callable[[], bool]) -> None:
+    """Wait, for as long as a busy machine may take, until something holds."""
+    for _ in range(600):
+        if holds():
+            return
+        time.sleep(0.1)
+    pytest.fail("it never came to hold")

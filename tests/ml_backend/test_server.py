@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,10 +11,9 @@ from typing import Any
 
 import pytest
 import requests
-from cards import OPENER, screen, task, texts
+from cards import OPENER, journal, screen, task, texts
 from conftest import PASSWORD, SECRET, USER, Backend
 
-from dialogue import files
 from dialogue.checkpoints import Checkpoint
 from dialogue.label_studio import SCAFFOLD_VERSION
 
@@ -26,159 +21,121 @@ Make = Callable[..., Backend]
 PLACES = ("/", "/versions", "/status", "/metrics")
 
 
-def children(backend: Backend, word: str) -> list[int]:
-    """Process ids below the server whose command holds `word`."""
-    assert backend.process is not None
-    listed = subprocess.run(
-        ["ps", "-o", "pid=,args=", "--ppid", str(backend.process.pid)], capture_output=True, text=True, check=True
-    ).stdout.splitlines()
-    return [int(line.split(None, 1)[0]) for line in listed if word in line.split(None, 1)[1]]
+# -- who may ask
 
 
-def journal(backend: Backend, name: str) -> list[dict[str, Any]]:
-    path = backend.workspace.state / name
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+@pytest.mark.parametrize("auth", [None, ("aku", "wrong"), ("wrong", PASSWORD), ("", "")])
+def test_every_route_but_the_webhook_asks_for_the_password(backend: Backend, auth: Any) -> None:
+    for path in PLACES:
+        assert backend.get(path, auth=auth).status_code == 401
+    for path in ("/setup", "/predict", "/train", "/webhook", "/nowhere"):
+        assert backend.post(path, {}, auth=auth).status_code == 401
+    assert backend.get("/health", auth=auth).status_code == (200 if auth is None else 401)
 
 
-def eventually(holds: Callable[[], bool]) -> None:
-    """Wait, for as long as a busy machine may take, until something holds."""
-    for _ in range(600):
-        if holds():
-            return
-        time.sleep(0.1)
-    pytest.fail("it never came to hold")
+def test_the_webhook_has_its_own_secret(backend: Backend) -> None:
+    body = {"action": "PROJECT_UPDATED", "project": {"id": 1}}
+    for headers, path, status in (
+        ({"X-Webhook-Secret": SECRET}, "/webhook", 201),
+        ({}, f"/webhook/{SECRET}", 201),
+        ({"X-Webhook-Secret": "wrong"}, "/webhook", 401),
+        ({}, "/webhook/wrong", 401),
+        ({"X-Webhook-Secret": SECRET}, "/predict", 401),
+    ):
+        assert backend.post(path, body, auth=None, headers=headers).status_code == status
+    assert backend.post("/webhook", {"action": "START_TRAINING"}).json() == {"job": None}
 
 
-# -- who may ask --------------------------------------------------------------------------------
+@pytest.mark.parametrize(("settings", "word"), [("", "BACKEND_USER"), ("[backend]\ntop_p = 7.0\n", "top_p")])
+def test_what_is_missing_or_wrong_is_said_in_one_sentence(tmp_path: Path, settings: str, word: str) -> None:
+    (tmp_path / "aku.toml").write_text(settings)
+    command = [sys.executable, "-m", "ml_backend", "--home", str(tmp_path), "--port", "1"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert word in result.stderr
+    assert "Traceback" not in result.stderr
 
 
-def test_gate_opens_and_shuts_without_a_restart(
-    changeable: Backend, checkpoint: Checkpoint, second: Checkpoint
-) -> None:
-    backend = changeable
-    for chosen, gate in ((checkpoint, False), (checkpoint, True), (second, True), (second, False), (checkpoint, True)):
-        backend.use(chosen, gate=gate)
-        expected = chosen.id if gate else SCAFFOLD_VERSION
-        (row,) = backend.predict([task(1, OPENER)])
-        assert row["model_version"] == expected == backend.setup() == backend.get("/versions").json()["versions"][0]
-        assert len(texts(row)) == (2 if gate else 1)
-    backend.use(checkpoint, gate=False)
-    assert backend.predict([task(1, OPENER)], context=screen(OPENER))[0]["result"] == []
+# -- what is no proper request
 
 
-def test_backend_without_a_checkpoint_serves_scaffolds(backends: Make) -> None:
-    backend = backends()
-    backend.start()
-    assert backend.setup() == SCAFFOLD_VERSION == backend.predict([task(1, OPENER)])[0]["model_version"]
-    assert backend.predict([task(1, OPENER)], context=screen(OPENER))[0]["result"] == []
+@pytest.mark.parametrize("path", ["/predict", "/setup", "/webhook"])
+def test_bodies_that_are_no_object_are_refused(backend: Backend, path: str) -> None:
+    for data in (b"", b"{", b"[]", b"7", b"null", b'"x"', b"\xff\xfe", b'{"tasks": NaN'):
+        answer = requests.post(
+            backend.url + path, data, auth=(USER, PASSWORD), headers={"Content-Type": "application/json"}, timeout=20
+        )
+        assert answer.status_code == 400
+
+
+@pytest.mark.parametrize("tasks", [None, 7, "x", {"id": 1}, []])
+def test_calls_without_tasks_are_answered_with_no_rows(backend: Backend, tasks: Any) -> None:
+    answer = backend.post("/predict", {"tasks": tasks, "project": None, "params": "x"})
+    assert (answer.status_code, answer.json()["results"]) == (200, [])
+
+
+def test_bodies_that_are_too_large_are_refused(backends: Make) -> None:
+    backend = backends(max_body_mb=1).start()
+    assert backend.post("/predict", {"tasks": [], "x": "x" * 2**21}).status_code == 413
+    assert backend.predict([task(1, OPENER)])[0]["model_version"] == SCAFFOLD_VERSION
     backend.stop()
 
 
-def test_broken_checkpoint_is_refused_and_the_old_one_goes_on(
-    changeable: Backend, checkpoint: Checkpoint, tmp_path: Path
-) -> None:
-    backend = changeable
-    folder = tmp_path / "broken"
-    shutil.copytree(checkpoint.path, folder)
-    (folder / "model.safetensors").write_bytes(b"x")
-    broken = backend.registry.add(folder, dict(checkpoint.card))
-    backend.registry.use(broken.id, {"open": True})
-    assert backend.predict([task(1, OPENER)])[0]["model_version"] == checkpoint.id == backend.setup()
-    status = backend.get("/status").json()
-    assert broken.id in status["engine"]["refused"]
-    assert any(broken.id in error["error"] for error in status["errors"])
-    backend.stop()
-    backend.start()  # the last good one, since the chosen one can not be loaded
-    assert backend.predict([task(2, OPENER)])[0]["model_version"] == checkpoint.id == backend.setup()
+def test_unknown_routes_and_methods_are_no_errors_of_ours(backend: Backend) -> None:
+    assert backend.get("/nowhere").status_code == 404
+    assert backend.get("/predict").status_code == 405
+    assert backend.post("/train", {}).status_code == 410
 
 
-def test_current_json_that_names_no_checkpoint_changes_nothing(changeable: Backend, checkpoint: Checkpoint) -> None:
-    for content in ("{", "[]", '{"id": "../../../etc"}', '{"id": 7, "gate": {"open": true}}'):
-        with files.atomic_open(changeable.workspace.checkpoints / "current.json") as handle:
-            handle.write(content)
-        assert changeable.setup() == checkpoint.id == changeable.predict([task(1, OPENER)])[0]["model_version"]
+# -- rows
 
 
-def test_calls_in_flight_end_on_the_old_checkpoint(backends: Make, checkpoint: Checkpoint, second: Checkpoint) -> None:
-    backend = backends(max_new_tokens=200, batch_rows=4, top_k=1000, temperature=3.0, retries=0)
-    backend.use(checkpoint)
-    backend.add(second)
-    backend.start()
-    asked = [task(number, OPENER) for number in range(30)]
-    with ThreadPoolExecutor(1) as pool:
-        call = pool.submit(backend.predict, asked)
-        eventually(lambda: backend.get("/status").json()["engine"]["running"] > 0)
-        backend.use(second)
-        eventually(lambda: backend.setup() == second.id)
-        assert {row["model_version"] for row in call.result()} == {checkpoint.id}
-    assert {row["model_version"] for row in backend.predict(asked)} == {second.id}
-    backend.stop()
-
-
-# -- time ----------------------------------------------------------------------------------------------
-
-
-def test_late_drafts_are_empty_now_and_there_at_the_next_call(backends: Make, checkpoint: Checkpoint) -> None:
-    backend = backends(deadline=0.01)
-    backend.use(checkpoint)
-    backend.start()
-    asked = [task(number, OPENER) for number in range(20)]
-    first = backend.predict(asked)
-    assert len(first) == 20
-    assert [] in first
-    eventually(lambda: [] not in backend.predict(asked))
-    rows = backend.predict(asked)
-    assert all(len(texts(row)) == 2 for row in rows)
-    assert backend.get("/status").json()["engine"]["drafts_total"] == 20
-    backend.stop()
-
-
-def test_people_who_open_one_task_make_one_draft(backends: Make, checkpoint: Checkpoint) -> None:
-    backend = backends(workers=2)
-    backend.use(checkpoint)
-    backend.start()
-    assert len(children(backend, "--home")) == 2
-    with ThreadPoolExecutor(6) as pool:
-        rows = list(pool.map(lambda _: backend.predict([task(1, OPENER)])[0], range(12)))
-    assert all(row == rows[0] for row in rows)
-    assert backend.get("/status").json()["engine"]["drafts_total"] == 1
-    backend.stop()
-
-
-def test_control_plane_answers_while_drafts_are_made(backends: Make, checkpoint: Checkpoint) -> None:
-    backend = backends(max_new_tokens=400, retries=0, temperature=3.0, top_k=1000, batch_rows=8)
-    backend.use(checkpoint)
-    backend.start()
-    with ThreadPoolExecutor(1) as pool:
-        call = pool.submit(backend.predict, [task(number, OPENER) for number in range(60)])
-        eventually(lambda: backend.get("/status").json()["engine"]["running"] > 0)
-        assert backend.get("/health").ok
-        assert backend.setup() == checkpoint.id
-        assert backend.post("/webhook", {"action": "PROJECT_UPDATED"}).status_code == 201
-        assert not call.done()
-        (live,) = backend.predict([task(99, OPENER)], context=screen(OPENER))
-        assert live["result"]
-        assert not call.done(), "live chat does not queue behind the batch"
-    backend.stop()
-
-
-def test_engine_that_dies_comes_back(changeable: Backend, checkpoint: Checkpoint) -> None:
-    backend = changeable
-    (engine,) = children(backend, "ml_backend.engine")
-    subprocess.run(["kill", "-9", str(engine)], check=True)
+def test_setup_rows_and_versions_say_the_same(backend: Backend, checkpoint: Checkpoint) -> None:
+    rows = backend.predict([task(1, OPENER), task(2)])
+    assert {row["model_version"] for row in rows} == {checkpoint.id}
     assert backend.setup() == checkpoint.id
-    assert backend.get("/health").ok
-    (row,) = backend.predict([task(1, OPENER)])  # waits for the new engine
-    assert len(texts(row)) == 2
-    assert children(backend, "ml_backend.engine") != [engine]
+    assert backend.get("/versions").json() == {"versions": [checkpoint.id]}
+    assert backend.post("/predict", {"tasks": []}).json()["model_version"] == checkpoint.id
 
 
-def test_nothing_is_left_running_after_a_kill(changeable: Backend) -> None:
-    backend = changeable
-    left = children(backend, "ml_backend")
-    assert len(left) == 2
-    backend.stop(9)
-    eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in left))
+def test_one_entry_per_task_and_a_good_one_among_bad_ones(backend: Backend) -> None:
+    rows = backend.predict([None, task(1, OPENER), {}, "x", task(2), {"id": 3, "data": {}}, task(1, OPENER)])
+    assert [row == [] for row in rows] == [True, False, True, True, False, True, False]
+    assert texts(rows[1])[0] == OPENER
+    assert len(texts(rows[1])) == 2
+    assert rows[1] == rows[6]
+    assert texts(rows[4]) == []
+    assert -20 < rows[1]["score"] < 0
+
+
+def test_several_projects_at_once(backend: Backend) -> None:
+    with ThreadPoolExecutor(6) as pool:
+        calls = [pool.submit(backend.predict, [task(n, OPENER)], f"{n % 3 + 1}.99") for n in range(12)]
+        rows = [call.result()[0] for call in calls]
+    assert all(len(texts(row)) == 2 for row in rows)
+
+
+def test_user_turns_are_drafted_only_when_asked_for(backends: Make, checkpoint: Checkpoint) -> None:
+    backend = backends(draft_user_turns=True)
+    backend.use(checkpoint)
+    backend.start()
+    (row,) = backend.predict([task(1)])
+    assert len(texts(row)) == 6
+    assert all(texts(row))
+    backend.stop()
+
+
+def test_blind_cards_get_the_scaffold_under_the_same_version(backends: Make, checkpoint: Checkpoint) -> None:
+    backend = backends(blind_share=0.5)
+    backend.use(checkpoint)
+    backend.start()
+    rows = backend.predict([task(number, OPENER) for number in range(40)])
+    assert {row["model_version"] for row in rows} == {backend.setup()}
+    drafted = [len(texts(row)) == 2 for row in rows]
+    assert 5 < sum(drafted) < 35
+    live = [backend.predict([task(n, OPENER)], context=screen(OPENER))[0]["result"] for n in range(40)]
+    assert [bool(result) for result in live] == drafted
+    backend.stop()
 
 
 # -- live chat -------------------------------------------------------------------------------------------
@@ -204,49 +161,13 @@ def test_live_chat_is_the_first_call_after_a_start(backends: Make, checkpoint: C
     backend.stop()
 
 
-def test_emptied_box_gets_another_reply(changeable: Backend, checkpoint: Checkpoint) -> None:
-    backend = changeable
-    replies = []
-    for number in range(3):
-        if number == 2:  # what was given is remembered over a restart
-            backend.stop()
-            backend.start()
-        (row,) = backend.predict([task(5, OPENER)], context=screen(OPENER, "", "人が書いた"))
-        replies.append(row["result"][0]["value"]["text"][0])
-        assert [item["from_name"] for item in row["result"]] == ["turn_1"]
-    assert len(set(replies)) == 3
-    assert [fact["text"] for fact in journal(backend, "drafts.jsonl")] == replies
-    attempts = [fact["attempt"] for fact in journal(backend, "drafts.jsonl")]
-    assert attempts == sorted(set(attempts))
-
-
 @pytest.mark.parametrize("context", [{}, {"result": None}, {"result": 3}, {"result": [None, 3, {}]}, [], "x", 3])
 def test_odd_live_calls_are_answered(backend: Backend, context: Any) -> None:
     rows = backend.predict([task(1, OPENER), {"id": 2}], context=context)
     assert len(rows) == 2
 
 
-# -- journals and numbers ----------------------------------------------------------------------------------
-
-
-def test_events_are_journalled_once(backends: Make, checkpoint: Checkpoint) -> None:
-    backend = backends(workers=2)
-    backend.use(checkpoint, gate=False)
-    backend.start()
-    annotation = {"id": 7, "task": 3, "updated_at": "2026-01-01", "result": [{"value": {"text": ["秘密"]}}]}
-    body = {"action": "ANNOTATION_CREATED", "annotation": annotation, "project": {"id": 1}}
-    threads = [
-        threading.Thread(target=backend.post, args=(f"/webhook/{SECRET}", body), kwargs={"auth": None})
-        for _ in range(10)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    (fact,) = journal(backend, "webhooks.jsonl")
-    assert (fact["action"], fact["id"], fact["task"], fact["project"]) == ("ANNOTATION_CREATED", 7, 3, 1)
-    assert "秘密" not in json.dumps(fact, ensure_ascii=False)
-    backend.stop()
+# -- numbers
 
 
 def test_status_page_and_metrics(backend: Backend, checkpoint: Checkpoint) -> None:
