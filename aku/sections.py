@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from aku.settings import StageSettings, StudioSettings
+from analysis.gate_settings import GateSettings
 from analysis.settings import PlanSettings, ReportSettings
 from exporters.settings import ExportSettings
 from exporters.sft.settings import TrainSettings
@@ -21,5 +22,6 @@ SECTIONS: tuple[tuple[str, type[Any], str], ...] = (
         "How a checkpoint is trained. Curriculum stages are [[stage]] tables, see docs/training.md.",
     ),
     ("backend", BackendSettings, "How drafts are made and served."),
+    ("gate", GateSettings, "When the model may draft: goals, limits and sample sizes; see docs/gate.md."),
     ("report", ReportSettings, "How the bias report is made."),
 )

@@ -58,7 +58,10 @@ def decide(
     enough = (*opening, Outcome.HOLDS) if was_open else opening
     failed = [check for check in checks if check.outcome not in enough]
     earned = not failed
-    reasons = [f"{check.title}: {check.reason}" for check in failed]
+    titles: dict[str, list[str]] = {}
+    for check in failed:
+        titles.setdefault(check.reason, []).append(check.title)
+    reasons = [f"{' / '.join(which)}: {reason}" for reason, which in titles.items()]
     if earned:
         doubtful = any(check.outcome is Outcome.HOLDS for check in checks)
         reasons = ["no check fails, so the gate stays open" if doubtful else "every check passes"]
@@ -102,6 +105,7 @@ def record(
         "dataset": dataset,
         "made_at": made_at,
         "was_open": was_open,
+        "reason": decision.reasons[0],
         "reasons": list(decision.reasons),
         "checks": [check.to_dict() for check in decision.checks],
         "counts": counts(evidence, settings),

@@ -15,11 +15,11 @@ from dialogue import files
 from dialogue.blind import is_blind
 from dialogue.errors import FileError
 from dialogue.records import Dialogue, iter_dialogues
+from dialogue.review_project import RATINGS
 
 T = TypeVar("T")
 Role = Literal["records", "ratings", "replies", "losses", "ceiling"]
-RATINGS = ("同じくらい以上", "惜しい", "だめ")
-"""What people say of a reply in a review round: as good as a person's, nearly, no."""
+
 _DISTANCE = {RATINGS[0]: 0.0, RATINGS[1]: 0.7, RATINGS[2]: 1.0}
 
 

@@ -211,16 +211,17 @@ def _means(wanted: Ints, heard: Floats) -> Floats:
 
 def to_dict(found: Steering | Ceiling) -> dict[str, object]:
     """Return plain JSON data, NaN as None."""
-    return {key: _plain(value) for key, value in dataclasses.asdict(found).items()}
+    return {key: plain(value) for key, value in dataclasses.asdict(found).items()}
 
 
-def _plain(value: object) -> object:
+def plain(value: object) -> object:
+    """Turn arrays into lists and what is no number into None, all the way down."""
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: plain(item) for key, item in value.items()}
     if isinstance(value, np.ndarray):
-        return [_plain(item) for item in value.tolist()]
+        return [plain(item) for item in value.tolist()]
     if isinstance(value, list):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, float):
         return round(value, 6) if math.isfinite(value) else None
     return value

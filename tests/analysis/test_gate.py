@@ -11,7 +11,6 @@ import pytest
 from analysis import gate, gate_bounds
 from analysis.gate_checks import Outcome, people_checks, run_checks
 from analysis.gate_evidence import (
-    RATINGS,
     Evidence,
     HeldOutLoss,
     HumanTurns,
@@ -28,6 +27,7 @@ from analysis.gate_evidence import (
 from analysis.gate_settings import GateSettings
 from dialogue import Attribute, Dialogue, FileError, Source, Turn, files, write_dialogues
 from dialogue.blind import is_blind
+from dialogue.review_project import RATINGS
 from dialogue.settings import load_section
 
 SETTINGS = GateSettings()
