@@ -56,7 +56,18 @@ def provision_project(workspace: Workspace, url: str, title: str) -> int:
         if changed:
             client.projects.update(id=project, **changed)
     files.write_json(state, {**known, "url": url, "project": project})
+    _provide_view(workspace, url, int(project))
     return int(project)
+
+
+def _provide_view(workspace: Workspace, url: str, project: int) -> None:
+    """Give a new project one tab that shows what people look for, without the columns meant for programs."""
+    hidden = [f"tasks:data.{name}" for name in ("plan", "turns", "genre", "record", "plan_key", "opener")]
+    hidden += ["tasks:drafts", "tasks:annotations_ids", "tasks:predictions_results", "tasks:annotations_results"]
+    data = {"title": "カード", "type": "list", "hiddenColumns": {"explore": hidden, "labeling": hidden}}
+    with api(workspace, url) as http:
+        if not _json(http.get("/api/dm/views/", params={"project": project})):
+            _json(http.post("/api/dm/views/", json={"project": project, "data": data}))
 
 
 def provision_backend(workspace: Workspace, url: str, project: int, backend_url: str) -> int:
