@@ -37,27 +37,28 @@ def _bars(chart: BarChart) -> str:
 
     rows = []
     for bar in chart.bars:
-        band = ""
+        band, tip = "", f"{bar.label}: {bar.value:g}{chart.unit}"
+        if bar.target is not None:
+            tip += f"（{chart.mark} {bar.target:.1f}"
         if bar.low is not None and bar.high is not None:
             band = f'<i class="band" style="left:{at(bar.low)};width:{at(bar.high - bar.low)}"></i>'
+            tip += f"、偶然の幅 {bar.low:.1f}〜{bar.high:.1f}"
+        tip += "）" if bar.target is not None else ""
         mark = f'<i class="target" style="left:{at(bar.target)}"></i>' if bar.target is not None else ""
-        tip = f"{bar.label}: {bar.value:g}{chart.unit}"
-        tip += (
-            f"（目標 {bar.target:.1f}、偶然の幅 {bar.low:.1f}〜{bar.high:.1f}）"
-            if band and bar.target is not None
-            else ""
-        )
-        tip += f" {bar.note}" if bar.note else ""
         outside = " outside" if bar.outside else ""
         rows.append(
             f'<div class="bar{outside}" data-tip="{escape(tip)}"><span>{escape(bar.label)}</span>'
             f'<div>{band}<i class="value" style="width:{at(bar.value)}"></i>{mark}</div><b>{bar.value:g}</b></div>'
         )
-    legend = (
-        '<p class="legend"><i class="k value"></i>いま <i class="k target"></i>目標 <i class="k band"></i>偶然の幅</p>'
-    )
-    has_target = any(bar.target is not None for bar in chart.bars)
-    return f'<div class="bars">{"".join(rows)}</div>' + (legend if has_target else "")
+    keys = ['<span><i class="k value"></i>いま</span>']
+    if any(bar.target is not None for bar in chart.bars):
+        keys.append(f'<span><i class="k target"></i>{escape(chart.mark)}</span>')
+    if any(bar.low is not None for bar in chart.bars):
+        keys.append('<span><i class="k band"></i>偶然の幅（95%）</span>')
+    if any(bar.outside for bar in chart.bars):
+        keys.append('<span><i class="k out"></i>偶然の幅の外</span>')
+    legend = f'<p class="legend">{"".join(keys)}</p>' if len(keys) > 1 else ""
+    return f'<div class="bars">{"".join(rows)}</div>{legend}'
 
 
 def _grid(grid: HeatGrid) -> str:
@@ -103,10 +104,9 @@ def _spreads(chart: SpreadChart) -> str:
             f'<i class="thick" style="left:{at(q[1])};width:{100 * (q[3] - q[1]) / reach:.2f}%"></i>'
             f'<i class="median" style="left:{at(q[2])}"></i></div><b>{q[2]:.0f}</b></div>'
         )
-    legend = (
-        '<p class="legend"><i class="k user"></i>User <i class="k aku"></i>Aku '
-        '<i class="k band"></i>平均の目標の幅　太い帯は中央の半分、細い線は10〜90%、数字は中央値</p>'
-    )
+    keys = '<span><i class="k user"></i>User</span><span><i class="k aku"></i>Aku</span>'
+    keys += '<span><i class="k band"></i>平均の目標の幅</span>' if band else ""
+    legend = f'<p class="legend">{keys}太い帯は中央の半分、細い線は10〜90%、数字は中央値</p>'
     return f'<div class="bars">{"".join(rows)}</div>{legend}'
 
 
@@ -125,7 +125,7 @@ def _lines(chart: LineChart) -> str:
     if chart.goal is not None:
         height = f"{60 - 58 * chart.goal / reach:.2f}"
         goal = f'<line class="goal" x1="0" x2="100" y1="{height}" y2="{height}"/>'
-    names = " ".join(f'<span><i class="k c{k}"></i>{escape(line.name)}</span>' for k, line in enumerate(chart.lines))
+    names = "".join(f'<span><i class="k c{k}"></i>{escape(line.name)}</span>' for k, line in enumerate(chart.lines))
     ends = f"<span>{escape(chart.steps[0])}</span><span>{escape(chart.steps[-1])}</span>" if chart.steps else ""
     return (
         f'<svg class="lines" viewBox="0 0 100 62" preserveAspectRatio="none" aria-hidden="true">{goal}{paths}</svg>'
@@ -143,6 +143,7 @@ def _map(chart: MapChart, safe_json: SafeJson) -> str:
         for a in chart.areas
         if a.words
     )
+    shades = _shades(chart)
     options = "".join(f'<option value="{escape(c.key)}">{escape(c.title)}</option>' for c in chart.colorings)
     data = {
         "ids": chart.ids,
@@ -157,6 +158,19 @@ def _map(chart: MapChart, safe_json: SafeJson) -> str:
         f'<figure id="fig-{escape(chart.id)}" class="map"><figcaption>{escape(chart.title)}'
         f'<label>色分け <select class="color-by">{options}</select></label></figcaption>'
         f'<div class="plot" role="img" aria-label="{escape(chart.alt)}"><svg viewBox="0 0 1000 1000" '
-        f'aria-hidden="true">{points}</svg><div class="areas" aria-hidden="true">{labels}</div></div>'
+        f'aria-hidden="true">{shades}{points}</svg><div class="areas" aria-hidden="true">{labels}</div></div>'
         f'<p class="legend map-legend"></p><script type="application/json">{safe_json(data)}</script></figure>'
     )
+
+
+def _shades(chart: MapChart) -> str:
+    if not chart.density:
+        return ""
+    size, most = 1000 / chart.cells, max(chart.density)
+    cells = (
+        f'<rect x="{size * (k % chart.cells):.1f}" y="{1000 - size * (k // chart.cells + 1):.1f}" width="{size:.1f}" '
+        f'height="{size:.1f}" opacity="{0.35 * (count / most) ** 0.5:.2f}"/>'
+        for k, count in enumerate(chart.density)
+        if count
+    )
+    return f'<g class="shades">{"".join(cells)}</g>'

@@ -1,13 +1,15 @@
 """Where dialogues lie in meaning: an offline embedding, the 2-D map, and names for its areas.
 
-By default character 2- and 3-grams weighted by TF-IDF, reduced by truncated SVD (latent semantic
-analysis; Deerwester et al. 1990): no model, no network, works on a fresh machine.
+By default content words weighted by TF-IDF and reduced by truncated SVD (latent semantic analysis;
+Deerwester et al. 1990): no model, no network, works on a fresh machine.  Words tell topics apart far
+better than character n-grams do, which are the fallback for text without words; see docs/analysis.md.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,37 +17,55 @@ from numpy.typing import NDArray
 from dialogue.errors import SettingsError
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 _FIT_ON = 20_000
 _BATCH = 5_000
 
 
-def embed(texts: Sequence[str], *, dimensions: int = 64, model: str = "", seed: int = 0) -> Floats:
-    """Return (n, d) unit vectors.  Fitted on at most 20,000 texts; the rest is folded in, batch by batch."""
+def embed(
+    texts: Sequence[str], bags: Sequence[Sequence[str]], *, dimensions: int = 64, model: str = "", seed: int = 0
+) -> Floats:
+    """Return (n, d) unit vectors; a text without a known word lies at the origin.
+
+    Args:
+        texts: The dialogues' texts.
+        bags: Their content words.
+        dimensions: Dimensions kept.
+        model: Folder of a sentence-transformers model to use instead.
+        seed: Seed of the randomised SVD.
+
+    Raises:
+        SettingsError: `model` is no folder, or sentence-transformers is not installed.
+    """
     if model:
         return _sentence_vectors(texts, model)
     if not texts:
         return np.zeros((0, 1))
+    found = _latent(bags, dimensions, seed, analyzer=list, min_df=2 if len(texts) >= 50 else 1)
+    if found is None:
+        found = _latent(texts, dimensions, seed, analyzer="char", ngram_range=(2, 3), max_features=30_000)
+    return np.zeros((len(texts), 1)) if found is None else found
+
+
+def _latent(items: Sequence[Any], dimensions: int, seed: int, **options: Any) -> Floats | None:
+    """TF-IDF and SVD, fitted on at most 20,000 items, the rest folded in batch by batch; None if there is no rank."""
     from sklearn.decomposition import TruncatedSVD
     from sklearn.feature_extraction.text import TfidfVectorizer
+    from threadpoolctl import threadpool_limits
 
-    chosen = _sample(len(texts), _FIT_ON, seed)
-    vectorizer = TfidfVectorizer(
-        analyzer="char", ngram_range=(2, 3), max_features=30_000, sublinear_tf=True, dtype=np.float32
-    )
+    vectorizer = TfidfVectorizer(sublinear_tf=True, dtype=np.float32, lowercase=False, **options)
     try:
-        fitted = vectorizer.fit_transform([texts[i] for i in chosen])
-    except ValueError:  # no text is two characters long
-        return np.zeros((len(texts), 1))
+        fitted = vectorizer.fit_transform([items[i] for i in sample(len(items), _FIT_ON, seed)])
+    except ValueError:  # an empty vocabulary
+        return None
     rank = min(dimensions, fitted.shape[1] - 1, fitted.shape[0] - 1)
-    if rank < 1:
-        return np.ones((len(texts), 1))
-    svd = TruncatedSVD(rank, random_state=seed, n_iter=4)
-    svd.fit(fitted)
-    parts = [
-        svd.transform(vectorizer.transform(texts[start : start + _BATCH])) for start in range(0, len(texts), _BATCH)
-    ]
-    vectors = np.concatenate(parts).astype(np.float64)
-    return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12))
+    if rank < 2:
+        return None
+    with threadpool_limits(1):  # the order of parallel sums would change the last digits from run to run
+        svd = TruncatedSVD(rank, random_state=seed, n_iter=4).fit(fitted)
+        batches = (items[start : start + _BATCH] for start in range(0, len(items), _BATCH))
+        vectors = np.concatenate([svd.transform(vectorizer.transform(batch)) for batch in batches])
+    return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12), dtype=np.float64)
 
 
 def _sentence_vectors(texts: Sequence[str], model: str) -> Floats:
@@ -61,13 +81,13 @@ def _sentence_vectors(texts: Sequence[str], model: str) -> Floats:
     return np.asarray(vectors, dtype=np.float64)
 
 
-def lay_out(vectors: Floats, *, seed: int = 0, most: int = 4000) -> tuple[NDArray[np.int64], Floats]:
+def lay_out(vectors: Floats, *, seed: int = 0, most: int = 4000) -> tuple[Ints, Floats]:
     """Lay vectors out in the plane by t-SNE (van der Maaten & Hinton 2008), PCA-initialised, one thread.
 
     Returns the indices drawn (a seeded sample if there are more than `most`) and their (m, 2)
     coordinates.  One thread, because the order of parallel sums would change the picture from run to run.
     """
-    chosen = _sample(len(vectors), most, seed)
+    chosen = sample(len(vectors), most, seed)
     points = vectors[chosen]
     if len(chosen) < 5 or np.allclose(points, points[:1]):
         angle = 2 * np.pi * np.arange(len(chosen)) / max(1, len(chosen))
@@ -97,13 +117,7 @@ def unit_square(points: Floats) -> Floats:
     return np.asarray(0.5 + (points - (low + high) / 2) / size * 0.94)
 
 
-def areas(vectors: Floats, texts: Sequence[str], *, count: int = 12, seed: int = 0, words: int = 3) -> list[list[str]]:
-    """Group vectors by k-means and return the typical words of each group; see `group`."""
-    codes = group(vectors, count=count, seed=seed)
-    return typical_words(texts, codes, words)
-
-
-def group(vectors: Floats, *, count: int, seed: int = 0) -> NDArray[np.int64]:
+def group(vectors: Floats, *, count: int, seed: int = 0) -> Ints:
     """K-means groups in embedding space, numbered by size (largest first)."""
     from sklearn.cluster import KMeans
     from threadpoolctl import threadpool_limits
@@ -119,34 +133,31 @@ def group(vectors: Floats, *, count: int, seed: int = 0) -> NDArray[np.int64]:
     return np.asarray(rank[labels])
 
 
-def typical_words(texts: Sequence[str], codes: NDArray[np.int64], words: int = 3) -> list[list[str]]:
-    """Words that occur in a group's dialogues far more often than elsewhere (smoothed log odds)."""
-    from analysis.vocabulary import content_words
-
-    sets = [set(content_words(text)) for text in texts]
+def typical_words(bags: Sequence[Sequence[str]], codes: Ints, words: int = 3) -> list[list[str]]:
+    """Words that occur in a group's dialogues far more often than elsewhere: share × smoothed log odds."""
+    sets = [set(bag) for bag in bags]
     k = int(codes.max(initial=-1)) + 1
     sizes = np.bincount(codes, minlength=k)
     tables: list[dict[str, int]] = [{} for _ in range(k)]
     total: dict[str, int] = {}
-    for found, code in zip(sets, codes, strict=True):
+    for found, code in zip(sets, codes.tolist(), strict=True):
         for word in found:
             tables[code][word] = tables[code].get(word, 0) + 1
             total[word] = total.get(word, 0) + 1
     named: list[list[str]] = []
     for code in range(k):
-        rest = max(1, len(texts) - int(sizes[code]))
-        score = {
-            word: count
-            / sizes[code]
-            * np.log((count + 0.5) / (sizes[code] + 1) / ((total[word] - count + 0.5) / (rest + 1)))
-            for word, count in tables[code].items()
-            if count >= 2 or len(texts) < 20
-        }
+        inside, outside = int(sizes[code]), max(1, len(bags) - int(sizes[code]))
+        score = {}
+        for word, count in tables[code].items():
+            if count >= 2:
+                odds = np.log((count + 0.5) / (inside + 1)) - np.log((total[word] - count + 0.5) / (outside + 1))
+                score[word] = float(count / inside * odds)
         named.append(sorted(score, key=lambda word: (-score[word], word))[:words])
     return named
 
 
-def _sample(n: int, most: int, seed: int) -> NDArray[np.int64]:
+def sample(n: int, most: int, seed: int) -> Ints:
+    """All indices below `n`, or a seeded sample of `most` of them, ascending."""
     if n <= most:
         return np.arange(n, dtype=np.int64)
     return np.sort(np.random.default_rng(seed).choice(n, most, replace=False)).astype(np.int64)

@@ -27,13 +27,14 @@ class Bar:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class BarChart:
-    """Horizontal bars."""
+    """Horizontal bars; `mark` says what the vertical line of a bar's target means."""
 
     id: str
     title: str
     alt: str
     bars: tuple[Bar, ...]
     unit: str = "件"
+    mark: str = "目標"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -119,7 +120,11 @@ class Area:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class MapChart:
-    """The meaning map.  Coordinates lie in 0..1; `texts` are shown on hover."""
+    """The meaning map.  Coordinates lie in 0..1; `texts` are shown on hover.
+
+    `density` counts dialogues in a grid of `cells` × `cells`, row by row from the bottom, where not all are drawn.
+    `fresh` tells a map that was laid out for this report from one that was put onto a frozen map.
+    """
 
     id: str
     title: str
@@ -131,6 +136,14 @@ class MapChart:
     texts: tuple[str, ...]
     colorings: tuple[Coloring, ...]
     areas: tuple[Area, ...]
+    density: tuple[int, ...] = ()
+    cells: int = 0
+    fresh: bool = True
+
+    @property
+    def places(self) -> dict[str, tuple[float, float]]:
+        """Where each dialogue lies, by id."""
+        return {name: (x, y) for name, x, y in zip(self.ids, self.x, self.y, strict=True)}
 
 
 Figure = BarChart | HeatGrid | SpreadChart | LineChart | MapChart

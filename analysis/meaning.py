@@ -5,61 +5,90 @@ Nothing is ever tested on the map: tests run in embedding space.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.embedding import Floats, group, lay_out, typical_words, unit_square
-from analysis.features import KIND_WORDS, KINDS, Features, text_of
+from analysis.diversity import vendi_at
+from analysis.embedding import Floats, group, typical_words
+from analysis.features import KIND_WORDS, KINDS, Features
 from analysis.figures import Area, Coloring, MapChart
+from analysis.layout import Layout
 from analysis.results import Fact, Test, Verdict, View
 from analysis.settings import ReportSettings
+from analysis.statistics import generator
 from dialogue.records import CLOSENESS_MEANING, MOOD_MEANING, Dialogue
 
 NO_GENRE = "ジャンルなし"
+PER = 100
+"""Vendi scores are given for samples of so many dialogues, so that data sets of different size compare."""
 
 
-def meaning_view(data: Features, vectors: Floats, settings: ReportSettings, tests: tuple[Test, ...] = ()) -> View:
-    """Lay the dialogues out, name the areas, and offer five ways to colour them."""
+def meaning_view(
+    data: Features,
+    vectors: Floats,
+    bags: Sequence[Sequence[str]],
+    layout: Layout | None,
+    settings: ReportSettings,
+    tests: tuple[Test, ...] = (),
+) -> View:
+    """Draw the layout (none: numbers and tests alone), name its areas, offer five ways to colour it."""
     if data.n < 2:
         fact = Fact("会話が2件に満たないので、地図はまだ描けない。", Verdict.UNKNOWN)
         return View("meaning", "意味の地図", is_now=f"{data.n}件", facts=(fact,), memo=True)
-    chosen, points = lay_out(vectors, seed=settings.seed, most=settings.map_points)
-    points = unit_square(points)
+    variety = vendi_at(vectors, PER, generator(settings.seed, "vendi"))
+    spoken = (
+        f"意味の実効数（Vendi）は{PER}件あたり {variety:.1f}" if variety else f"{PER}件になると意味の実効数を出せる"
+    )
+    chart, how = (None, "") if layout is None else _chart(data, vectors, bags, layout, settings)
+    names = [] if chart is None else ["・".join(area.words) for area in chart.areas if area.words]
+    return View(
+        "meaning",
+        "意味の地図",
+        is_now=f"{how}{spoken}。" + (f"大きなまとまり: {'、'.join(names[:6])}" if names else ""),
+        planned="一か所に固まらず、由来・時期・書き手で分かれないこと",
+        chance="地図は見るためのもの。検定は地図ではなく元の空間で、ラベルを入れ替えて行う",
+        tests=tests,
+        facts=() if tests else (Fact("由来・時期・書き手がひとつずつなので、比べる相手がまだない。", Verdict.UNKNOWN),),
+        figures=(chart,) if chart else (),
+        numbers={"vendi_per_100": variety, "areas": names},
+        memo=True,
+    )
+
+
+def _chart(
+    data: Features, vectors: Floats, bags: Sequence[Sequence[str]], layout: Layout, settings: ReportSettings
+) -> tuple[MapChart, str]:
+    chosen, points = layout.chosen, layout.points
     dialogues = [data.dialogues[i] for i in chosen]
-    texts = [text_of(d) for d in dialogues]
     codes = group(vectors[chosen], count=settings.clusters, seed=settings.seed)
-    words = typical_words(texts, codes)
     places = []
-    for code, typical in enumerate(words):
-        members = points[codes == code]
-        x, y = np.median(members, axis=0)
-        places.append(Area(round(float(x), 4), round(float(y), 4), tuple(typical), len(members)))
-    names = "、".join("・".join(a.words) for a in places[:6] if a.words)
-    part = "" if len(chosen) == data.n else f"（{data.n}件から選んだ{len(chosen)}件）"
+    for code, typical in enumerate(typical_words([bags[i] for i in chosen], codes)):
+        x, y = np.median(points[codes == code], axis=0)
+        places.append(Area(round(float(x), 4), round(float(y), 4), tuple(typical), int((codes == code).sum())))
+    how = f"{data.n}件を配置。" if len(chosen) == data.n else f"{data.n:,}件から{len(chosen):,}件を選んで配置。"
+    if len(chosen) < data.n:
+        how += "残りは濃淡で示す。"
+    if layout.placed:
+        how += f"前の地図をそのまま使い、新しい{layout.placed}件を近い会話のそばに置いた。"
+    names = "、".join("・".join(area.words) for area in places[:6] if area.words)
     chart = MapChart(
         "map",
         "意味の地図（t-SNE）",
-        f"{len(chosen)}件の会話を意味の近さで並べた散布図{part}。大きなまとまり: {names or 'なし'}。",
-        tuple(round(float(x), 4) for x in points[:, 0]),
-        tuple(round(float(y), 4) for y in points[:, 1]),
+        f"{len(chosen)}件の会話を意味の近さで並べた散布図。大きなまとまり: {names or 'なし'}。",
+        tuple(float(x) for x in points[:, 0]),
+        tuple(float(y) for y in points[:, 1]),
         tuple(d.id for d in dialogues),
         tuple(headline(d) for d in dialogues),
         tuple(excerpt(d) for d in dialogues),
         colorings(data, chosen),
         tuple(places),
+        tuple(layout.density.tolist()),
+        layout.cells,
+        layout.fresh,
     )
-    return View(
-        "meaning",
-        "意味の地図",
-        is_now=f"{len(chosen)}件を配置{part}。近い会話ほど近くにある。大きなまとまり: {names or 'なし'}",
-        planned="どこかに固まりすぎず、由来や時期で分かれないこと",
-        chance="地図は見るためのもの。検定は地図ではなく元の空間で行う",
-        tests=tests,
-        facts=() if tests else (Fact("由来・時期・書き手がひとつずつなので、比べる相手がまだない。", Verdict.UNKNOWN),),
-        figures=(chart,),
-        numbers={"drawn": len(chosen), "areas": [{"words": list(a.words), "n": a.n} for a in places]},
-        memo=True,
-    )
+    return chart, how
 
 
 def colorings(data: Features, chosen: NDArray[np.int64]) -> tuple[Coloring, ...]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,8 @@ from dialogue.label_studio import MAX_TURNS, Card, blank_turns
 from dialogue.records import CLOSENESS_MEANING, MOOD_MEANING, Attribute, Dialogue, clean_text
 
 Floats = NDArray[np.float64]
+AKU_FIRST = "Akuから始める"
+"""Stands in a card's text if Aku begins; the boxes alone do not tell, since the first is a blank User box."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -169,6 +172,45 @@ def plan(
     return cards
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Gap:
+    """One level of one margin: its target after the plan, and how many there were before and will be after."""
+
+    margin: str
+    level: str
+    target: float
+    before: int
+    after: int
+
+
+def gaps(
+    dialogues: Sequence[Dialogue],
+    cards: Sequence[PlannedCard],
+    *,
+    waiting: Sequence[Card] = (),
+    settings: PlanSettings | None = None,
+    taxonomy: Taxonomy,
+) -> list[Gap]:
+    """Say for every level of every margin how far a plan brings it (written and waiting dialogues count as before)."""
+    settings = settings or PlanSettings()
+    before = [*map(_cell_of_dialogue, dialogues), *map(_cell_of_card, waiting)]
+    after = [*before, *(_cell_of_card(card.card) for card in cards)]
+    values, shares = turn_shares(settings)
+    pairs = [f"{pair.closeness}・{pair.mood}" for pair in PAIRS]
+    margins: list[tuple[str, int, list[Any], list[str], Floats]] = [
+        ("組", 0, list(PAIRS), pairs, pair_shares(settings, len(after))),
+        ("ジャンル", 1, list(taxonomy.names), list(taxonomy.names), genre_shares(settings, taxonomy)),
+        ("ターン数", 2, list(values), [f"{value}" for value in values], shares),
+        ("はじめる人", 3, [0, 1], ["User", "Aku"], np.array([1 - settings.aku_begins, settings.aku_begins])),
+    ]
+    found = []
+    for name, column, levels, labels, share in margins:
+        old, new = [cell[column] for cell in before], [cell[column] for cell in after]
+        for level, label, part in zip(levels, labels, share.tolist(), strict=True):
+            found.append(Gap(name, label, part * len(after), old.count(level), new.count(level)))
+    return found
+
+
 def starter_plan(contexts: Sequence[Scene], taxonomy: Taxonomy, *, seed: int = 0) -> list[PlannedCard]:
     """The ten cards to begin with: ten turns, five pairs twice, ten different contexts and topics.
 
@@ -197,7 +239,7 @@ def make_card(pair: Attribute, topic: str, turns: int, aku_begins: bool, scene: 
     ]
     text = "・".join(parts)
     if aku_begins:
-        text += "・Akuから始める（最初のUserの欄は空のまま）"
+        text += f"・{AKU_FIRST}（最初のUserの欄は空のまま）"
     if scene is None:
         text += "・場面も考えて書く"
     opener = scene.opener if scene is not None and not aku_begins else None
@@ -241,7 +283,7 @@ def _cell_of_dialogue(dialogue: Dialogue) -> tuple[Attribute, str, int, int]:
 
 
 def _cell_of_card(card: Card) -> tuple[Attribute, str, int, int]:
-    first = int("Akuから始める" in card.text or card.turns[0].speaker == "Aku")
+    first = int(AKU_FIRST in card.text or card.turns[0].speaker == "Aku")
     blank_front = first and card.turns[0].speaker == "User"
     return card.attribute, card.genre[0] if card.genre else "", len(card.turns) - int(blank_front), first
 
@@ -294,4 +336,4 @@ def read_scenes(rows: Sequence[tuple[int, Mapping[str, object]]]) -> list[Scene]
     return [scene for _, row in rows if (scene := Scene.from_dict(row)).context]
 
 
-__all__ = ["PlannedCard", "Scene", "make_card", "plan", "read_scenes", "starter_plan"]
+__all__ = ["Gap", "PlannedCard", "Scene", "gaps", "make_card", "plan", "read_scenes", "starter_plan"]

@@ -148,9 +148,14 @@ def cramers_v(table: Floats) -> tuple[float, float]:
     return float(plain), float(np.sqrt(corrected / max(1e-12, min(r, c) - 1)))
 
 
+def expected_counts(table: Floats) -> Floats:
+    """Counts that independence of rows and columns would give."""
+    return np.asarray(np.outer(table.sum(axis=1), table.sum(axis=0)) / max(1.0, float(table.sum())))
+
+
 def chi_square(table: Floats) -> float:
     """Pearson's chi-square of independence for a table without empty lines."""
-    expected = np.outer(table.sum(axis=1), table.sum(axis=0)) / table.sum()
+    expected = expected_counts(table)
     return float(((table - expected) ** 2 / expected).sum())
 
 
@@ -161,7 +166,7 @@ def association_test(a: Ints, b: Ints, rng: np.random.Generator, permutations: i
     if min(rows, columns) < 2:
         return 0.0, 1.0
     table = contingency(codes_a, codes_b, rows, columns)
-    expected = np.outer(table.sum(axis=1), table.sum(axis=0)) / table.sum()
+    expected = expected_counts(table)
     drawn = np.empty(permutations)
     for i in range(permutations):
         drawn[i] = (contingency(codes_a, rng.permutation(codes_b), rows, columns) ** 2 / expected).sum()

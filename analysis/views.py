@@ -275,7 +275,7 @@ def length_view(data: Features, settings: ReportSettings) -> View:
         figures=(chart,) if spreads else (),
         numbers={
             "mean": float(data.length.mean()) if data.length.size else None,
-            "quantiles": _quantiles(data.length.astype(float)) if data.length.size else None,
+            "quantiles": quantiles(data.length.astype(float)) if data.length.size else None,
         },
         memo=True,
     )
@@ -287,10 +287,11 @@ def _spread(label: str, data: Features, mask: NDArray[Any]) -> Spread | None:
         return None
     speakers = data.speaker[mask]
     group = "Aku" if speakers.mean() > 0.5 else "User"
-    return Spread(label, group, _quantiles(chosen), int(chosen.size))
+    return Spread(label, group, quantiles(chosen), int(chosen.size))
 
 
-def _quantiles(values: Floats) -> tuple[float, float, float, float, float]:
+def quantiles(values: Floats) -> tuple[float, float, float, float, float]:
+    """Quantiles 10, 25, 50, 75, 90 %."""
     a, b, c, d, e = (float(q) for q in np.quantile(values, (0.1, 0.25, 0.5, 0.75, 0.9)))
     return a, b, c, d, e
 

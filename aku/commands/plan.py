@@ -5,23 +5,23 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from aku.console import console, progress_bar
+from aku.console import console
 from dialogue import files
-from dialogue.errors import LabelStudioError, RecordError, SettingsError
+from dialogue.errors import LabelStudioError, SettingsError
 from dialogue.genres import load_taxonomy
 from dialogue.label_studio import Card, from_task, to_task
+from dialogue.records import Dialogue
 from dialogue.settings import Workspace, load_section
 
 if TYPE_CHECKING:
     from aku.connection import Connection
-    from analysis import PlannedCard, PlanSettings, Scene
+    from analysis import Gap, PlannedCard, PlanSettings, Scene
 
 PACKAGED_CONTEXTS = Path(__file__).parent.parent.parent / "examples" / "contexts.jsonl"
-_BATCH = 100
 
 
 def register(app: typer.Typer) -> None:
@@ -46,7 +46,6 @@ def plan_command(
 ) -> None:
     """Plan what to write next, so that the data set comes to its targets."""
     import analysis
-    from aku.commands.report import Dataset, load_dataset
 
     workspace: Workspace = context.obj
     if protocol not in ("", "starter"):
@@ -55,30 +54,28 @@ def plan_command(
     taxonomy = load_taxonomy(workspace.taxonomy)
     scenes = read_contexts(workspace, settings)
     studio = _studio(workspace, needed=push)
-    tasks = read_tasks(studio) if studio else []
     if protocol == "starter":
         cards = analysis.starter_plan(scenes, taxonomy, seed=settings.seed if seed is None else seed)
-        waiting: list[Card] = []
+        written, waiting = [], []
     else:
-        nothing = data is None and not (workspace.datasets / "latest.json").exists()
-        dataset = Dataset("", []) if nothing else load_dataset(workspace, data)
-        waiting = open_cards(tasks, {d.source.task for d in dataset.dialogues})
+        written, waiting = known_dialogues(workspace, studio, data), open_cards(studio)
         cards = analysis.plan(
-            dataset.dialogues,
-            n,
-            waiting=waiting,
-            contexts=scenes,
-            settings=settings,
-            taxonomy=taxonomy,
-            seed=seed,
+            written, n, waiting=waiting, contexts=scenes, settings=settings, taxonomy=taxonomy, seed=seed
         )
     for card in cards:
         console.print(card.card.text, markup=False, soft_wrap=True)
         if explain:
             console.print(f"  {card.reason}", style="dim", markup=False, soft_wrap=True)
+    if explain:
+        show_gaps(analysis.gaps(written, cards, waiting=waiting, settings=settings, taxonomy=taxonomy))
     if push and studio:
-        made = push_starter(studio, cards, tasks) if protocol else push_batch(workspace, studio, cards, tasks)
-        console.print(f"{made} cards created in project {studio.project} ({len(tasks) + made} tasks in all).")
+        from aku.tasks import add_cards
+
+        if protocol:
+            made = add_cards(studio, [card.card for card in cards], [card.key for card in cards])
+        else:
+            made = push_batch(workspace, studio, cards)
+        console.print(f"{made} cards created in project {studio.project}.")
 
 
 def read_contexts(workspace: Workspace, settings: PlanSettings) -> list[Scene]:
@@ -92,43 +89,34 @@ def read_contexts(workspace: Workspace, settings: PlanSettings) -> list[Scene]:
     return [s for p in paths if needed or p.exists() for s in analysis.read_scenes(list(files.read_jsonl(p)))]
 
 
-def read_tasks(studio: Connection) -> list[dict[str, Any]]:
-    """All tasks of the project: id, data, number of annotations."""
-    found = studio.client.tasks.list(
-        project=studio.project, fields="task_only", include="id,data,total_annotations", page_size=500
-    )
-    return [{"id": t.id, "data": t.data, "annotations": int(t.total_annotations or 0)} for t in found]
+def known_dialogues(workspace: Workspace, studio: Connection | None, data: str | None = None) -> list[Dialogue]:
+    """What counts as written: the data set version, and what was finished in Label Studio since it was made."""
+    from aku.commands.report import latest_dialogues, load_dataset
+    from aku.live import live_dialogues
+
+    if data is not None:
+        return load_dataset(workspace, data).dialogues
+    found = {dialogue.id: dialogue for dialogue in latest_dialogues(workspace)}
+    if studio is not None:
+        found |= {dialogue.id: dialogue for dialogue in live_dialogues(workspace, studio)}
+    return list(found.values())
 
 
-def open_cards(tasks: Sequence[dict[str, Any]], exported: set[int | None]) -> list[Card]:
-    """Cards that count as planned: not annotated yet, or annotated but not in the data set so far."""
-    cards = []
-    for task in tasks:
-        if task["annotations"] and task["id"] in exported:
-            continue
-        try:
-            card = from_task(task["data"], f"task {task['id']}")
-        except RecordError:  # a task that is no card of ours says nothing about the plan
-            continue
-        if card.record is None:
-            cards.append(card)
-    return cards
+def open_cards(studio: Connection | None) -> list[Card]:
+    """Cards that are made but not annotated yet."""
+    from aku.tasks import waiting_cards
+
+    return [waiting.card for waiting in waiting_cards(studio)] if studio is not None else []
 
 
-def push_starter(studio: Connection, cards: Sequence[PlannedCard], tasks: Sequence[dict[str, Any]]) -> int:
-    """Create those of the ten starting cards that are not there yet; returns how many."""
-    present = {task["data"].get("plan_key") for task in tasks}
-    return _create(studio, [(card.key, card.card) for card in cards if card.key not in present])
-
-
-def push_batch(
-    workspace: Workspace, studio: Connection, cards: Sequence[PlannedCard], tasks: Sequence[dict[str, Any]]
-) -> int:
+def push_batch(workspace: Workspace, studio: Connection, cards: Sequence[PlannedCard]) -> int:
     """Create a batch; one that was interrupted is finished first, instead of the new one.
 
     The batch is noted in the workspace before the first task is made, and every task carries its
     key, so that running the command again after a failure completes the batch and doubles nothing.
     """
+    from aku.tasks import add_cards
+
     journal = workspace.state / "plan.json"
     noted = files.read_json(journal) if journal.exists() else {"project": None, "cards": [], "done": True}
     if noted["done"] or noted["project"] != studio.project:
@@ -138,32 +126,24 @@ def push_batch(
         files.write_json(journal, noted)
     else:
         console.print(f"Finishing the interrupted batch of {len(noted['cards'])} cards first; run again for new ones.")
-    present = {task["data"].get("plan_key") for task in tasks}
-    made = _import(studio, [(row["key"], row["data"]) for row in noted["cards"] if row["key"] not in present])
+    rows = noted["cards"]
+    made = add_cards(studio, [from_task(row["data"]) for row in rows], [row["key"] for row in rows])
     files.write_json(journal, {**noted, "done": True})
     return made
 
 
-def _create(studio: Connection, cards: Sequence[tuple[str, Card]]) -> int:
-    return _import(studio, [(key, to_task(card)) for key, card in cards])
+def show_gaps(gaps: Sequence[Gap]) -> None:
+    """Print for every level of every margin: before, after, target."""
+    from rich.table import Table
 
-
-def _import(studio: Connection, rows: Sequence[tuple[str, dict[str, Any]]]) -> int:
-    import httpx
-    from label_studio_sdk.core.api_error import ApiError
-
-    with progress_bar() as progress:
-        bar = progress.add_task("cards", total=len(rows))
-        for start in range(0, len(rows), _BATCH):
-            part = [{"data": {**data, "plan_key": key}} for key, data in rows[start : start + _BATCH]]
-            try:
-                studio.client.projects.import_tasks(id=studio.project, request=part)
-            except (ApiError, httpx.HTTPError) as error:
-                raise LabelStudioError(
-                    f"Label Studio took {start} of {len(rows)} cards and then failed; run the command again to go on."
-                ) from error
-            progress.update(bar, advance=len(part))
-    return len(rows)
+    for margin in dict.fromkeys(gap.margin for gap in gaps):
+        table = Table(title=margin, title_justify="left", box=None, padding=(0, 2, 0, 0))
+        for column in ("", "before", "after", "target"):
+            table.add_column(column, justify="left" if not column else "right")
+        for gap in gaps:
+            if gap.margin == margin:
+                table.add_row(gap.level, str(gap.before), str(gap.after), f"{gap.target:.1f}")
+        console.print(table)
 
 
 def _studio(workspace: Workspace, *, needed: bool) -> Connection | None:
