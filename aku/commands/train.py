@@ -227,6 +227,7 @@ def list_checkpoints(context: typer.Context) -> None:
     registry = Registry(context.obj.checkpoints)
     current = registry.current()
     table = Table("id", "made", "base", "data", "format", "order", "held-out loss", "use")
+    table.columns[0].no_wrap = True
     for checkpoint in registry:
         card = checkpoint.card
         losses = card.get("metrics", {}).get("held_out_loss") or {}
