@@ -4,7 +4,7 @@ How an export finds out what changed, cheaply and without missing anything:
 
 1. First run: every annotated task, in order of ids; each page is committed, so that a run that was
    killed goes on behind the last page.  The server's clock at the start is remembered.
-2. Every run: tasks whose `updated_at` is later than the clock at the previous start (less a minute, for
+2. Every run: tasks whose `updated_at` is later than the clock at the previous start (less ten seconds, for
    writes that were under way) are read again.  Label Studio moves a task's `updated_at` with every
    annotation made, changed or deleted.
 3. Then the server's numbers of annotated tasks and of annotations are compared with ours.  Since every
@@ -27,7 +27,7 @@ from exporters import studio
 if TYPE_CHECKING:
     from label_studio_sdk import LabelStudio
 
-MARGIN = datetime.timedelta(seconds=60)
+MARGIN = datetime.timedelta(seconds=10)
 _ANNOTATED = ("total_annotations", "greater", "Number", 0)
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS task (id INTEGER PRIMARY KEY, updated_at TEXT, annotations INTEGER, body BLOB);
@@ -73,6 +73,21 @@ class TaskCache:
     def __len__(self) -> int:
         """Number of tasks kept."""
         return int(self._database.execute("SELECT count(*) FROM task").fetchone()[0])
+
+    @property
+    def generation(self) -> int:
+        """A number that grows whenever a kept task changes, comes or goes."""
+        return int(self._fact("generation") or 0)
+
+    @property
+    def built(self) -> dict[str, str]:
+        """What the last finished export was made from and what it made; see `set_built`."""
+        return dict(json.loads(self._fact("built") or "{}"))
+
+    def set_built(self, value: dict[str, str]) -> None:
+        """Remember what a finished export was made from and what it made."""
+        with self._database:
+            self._set("built", json.dumps(value))
 
     def tasks(self) -> Iterator[dict[str, Any]]:
         """Yield the tasks in order of their ids, one in memory at a time."""
@@ -161,12 +176,18 @@ class TaskCache:
 
     def _store(self, tasks: Iterable[dict[str, Any]]) -> None:
         rows = [(t["id"], t["updated_at"], t["total_annotations"], _packed(t)) for t in tasks]
+        if not rows:
+            return
         with self._database:
+            self._set("generation", str(self.generation + 1))
             self._database.executemany("INSERT OR REPLACE INTO task VALUES (?, ?, ?, ?)", rows)
 
     def _remove(self, ids: Iterable[int]) -> int:
         with self._database:
-            return self._database.executemany("DELETE FROM task WHERE id = ?", [(i,) for i in ids]).rowcount
+            removed = self._database.executemany("DELETE FROM task WHERE id = ?", [(i,) for i in ids]).rowcount
+            if removed > 0:
+                self._set("generation", str(self.generation + 1))
+        return max(0, removed)
 
     def _fact(self, key: str) -> str | None:
         row = self._database.execute("SELECT value FROM fact WHERE key = ?", (key,)).fetchone()

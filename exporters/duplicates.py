@@ -1,17 +1,19 @@
-"""Near-duplicates among many texts, found exactly: every pair with character 5-gram Jaccard at or above a bound.
+"""Near-duplicates among many texts: pairs with character 5-gram Jaccard at or above a bound.
 
-A set-similarity join with prefix filter (Chaudhuri et al. 2006; Bayardo et al. 2007): if two sets have a
-Jaccard similarity of at least t, then among the first |x| − ⌈t·|x|⌉ + 1 grams of each, in any common order,
-they share one.  The order is rarest first, so that shared prefix grams are few; candidates are verified with
-`dialogue.text.jaccard`.  Texts are streamed twice; kept in memory are a table of counts and the prefixes,
-about a fifth of the grams as 12 bytes each.
+Exact copies are found by their hash.  The rest is MinHash with banding (Broder 1997; Leskovec, Rajaraman and Ullman,
+"Mining of Massive Datasets", chapter 3): two texts agree in one MinHash with a probability equal to their
+Jaccard similarity s, so that they share one of b bands of r hashes with probability 1 − (1 − sʳ)ᵇ.  r and b are chosen
+such that a pair right at the bound is missed less than once in a million; pairs that are not alike share a band
+about as rarely.  Every candidate is verified with `dialogue.text.jaccard`, so that nothing is reported by chance.
+
+A text's signature depends on the text alone: what is found does not change when others are added.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
-import math
 import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
@@ -22,9 +24,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-_BUCKETS = 1 << 22
 _N = 5
-_SMALL = 8
+_HASHES = 200
+_MISS = 1e-6
 
 
 class Groups:
@@ -50,7 +52,7 @@ class Groups:
 
 
 def near_duplicates(
-    texts: Callable[[], Iterable[tuple[int, str]]], text: Callable[[int], str], threshold: float
+    texts: Iterable[tuple[int, str]], text: Callable[[int], str], threshold: float
 ) -> Iterator[tuple[int, int, float]]:
     """Yield pairs `(a, b, Jaccard)` that connect every cluster of near-duplicates.
 
@@ -58,74 +60,98 @@ def near_duplicates(
     n copies at n − 1 pairs.
 
     Args:
-        texts: returns a fresh iteration over `(number, text)`; called twice.
+        texts: pairs of number and text, walked once.
         text: returns the text of one number.
         threshold: Jaccard similarity of character 5-gram sets, 0 < threshold ≤ 1.
     """
     import numpy as np
 
+    rows, bands = banding(threshold)
     groups = Groups()
     first: dict[bytes, int] = {}
-    counts = np.zeros(_BUCKETS, dtype=np.uint32)
-    for number, content in texts():
-        key = hashlib.blake2b(packed(content).encode(), digest_size=16).digest()
-        if (original := first.setdefault(key, number)) != number:
+    numbers: list[int] = []
+    keys = []
+    for number, content in texts:
+        digest = hashlib.blake2b(packed(content).encode(), digest_size=16).digest()
+        if (original := first.setdefault(digest, number)) != number:
             groups.join(original, number)
             yield original, number, 1.0
             continue
-        counts[grams(content) % _BUCKETS] += 1
-    originals = set(first.values())
-    first.clear()
-
-    hashes, owners = [], []
-    sizes: dict[int, int] = {}
-    for number, content in texts():
-        if number in originals:
-            own = grams(content)
-            sizes[number] = len(own)
-            rarest = own[np.lexsort((own, counts[own % _BUCKETS]))]
-            prefix = rarest[: len(own) - math.ceil(threshold * len(own) - 1e-9) + 1]
-            hashes.append(prefix)
-            owners.append(np.full(len(prefix), number, dtype=np.uint32))
-    if not hashes:
+        numbers.append(number)
+        keys.append(band_keys(grams(content), rows, bands))
+    del first
+    if len(keys) < 2:
         return
-    gram, owner = np.concatenate(hashes), np.concatenate(owners)
-    del hashes, owners, counts
-    last, last_grams = -1, set[str]()
-    for a, b in _candidates(gram, owner):
-        if min(sizes[a], sizes[b]) < threshold * max(sizes[a], sizes[b]) - 1e-9 or groups.find(a) == groups.find(b):
-            continue
-        if a != last:
-            last, last_grams = a, character_ngrams(text(a), _N)
-        similarity = jaccard(last_grams, character_ngrams(text(b), _N))
-        if similarity >= threshold:
-            groups.join(a, b)
-            yield a, b, similarity
+    table = np.stack(keys)
+    del keys
+    refuted: set[tuple[int, int]] = set()
+    for band in range(bands):
+        for members in _sharing(table[:, band]):
+            for i, j in itertools.combinations(members, 2):
+                a, b = numbers[i], numbers[j]
+                if (a, b) in refuted or groups.find(a) == groups.find(b):
+                    continue
+                similarity = jaccard(character_ngrams(text(a), _N), character_ngrams(text(b), _N))
+                if similarity >= threshold:
+                    groups.join(a, b)
+                    yield a, b, similarity
+                else:
+                    refuted.add((a, b))
 
 
-def _candidates(gram: NDArray[np.uint64], owner: NDArray[np.uint32]) -> Iterator[tuple[int, int]]:
-    """Yield pairs of owners that share a gram: those of small groups once each and in order, then the large groups'."""
+def banding(threshold: float) -> tuple[int, int]:
+    """Return rows a band and bands: as many rows as still miss a pair at the threshold at most `_MISS` of the time."""
+    fitting = [r for r in range(1, 21) if (1 - threshold**r) ** (_HASHES // r) <= _MISS]
+    rows = max(fitting, default=1)
+    return rows, _HASHES // rows
+
+
+def band_keys(own: NDArray[np.uint64], rows: int, bands: int) -> NDArray[np.uint64]:
+    """Return one key a band, shape (bands,): texts that agree in all MinHashes of a band have the same key.
+
+    The hash functions are odd affine maps of 32-bit numbers, drawn once from a fixed seed.
+    """
     import numpy as np
 
-    order = np.argsort(gram, kind="stable")
-    gram, owner = gram[order], owner[order]
-    starts = np.flatnonzero(np.concatenate(([True], gram[1:] != gram[:-1])))
-    lengths = np.diff(np.append(starts, len(gram)))
-    pairs = np.zeros(0, dtype=np.uint64)
-    for length in range(2, _SMALL + 1):
-        where = starts[lengths == length]
-        for i, j in itertools.combinations(range(length), 2):
-            left, right = owner[where + i].astype(np.uint64), owner[where + j].astype(np.uint64)
-            pairs = np.union1d(pairs, (np.minimum(left, right) << np.uint64(32)) | np.maximum(left, right))
-    for pair in pairs.tolist():
-        yield pair >> 32, pair & 0xFFFFFFFF
-    seen: set[bytes] = set()
-    for index in np.flatnonzero(lengths > _SMALL):
-        members = np.unique(owner[starts[index] : starts[index] + lengths[index]])
-        key = hashlib.blake2b(members.tobytes(), digest_size=8).digest()
-        if key not in seen:
-            seen.add(key)
-            yield from itertools.combinations(members.tolist(), 2)
+    factors, offsets = _functions()
+    if not len(own):
+        return np.zeros(bands, dtype=np.uint64)
+    points = (own >> np.uint64(32)).astype(np.uint32)
+    count = rows * bands
+    minima = (factors[:count, None] * points[None, :] + offsets[:count, None]).min(axis=1).reshape(bands, rows)
+    key: NDArray[np.uint64] = np.zeros(bands, dtype=np.uint64)
+    for row in range(rows):
+        key = _mixed(key ^ minima[:, row].astype(np.uint64))
+    return key
+
+
+@functools.cache
+def _functions() -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
+    import numpy as np
+
+    random = np.random.default_rng(5)
+    drawn = random.integers(0, 1 << 32, size=(2, _HASHES), dtype=np.uint32)
+    return drawn[0] | np.uint32(1), drawn[1]
+
+
+def _sharing(keys: NDArray[np.uint64]) -> Iterator[list[int]]:
+    """Yield the positions, in order, of each key that occurs more than once."""
+    import numpy as np
+
+    order = np.argsort(keys, kind="stable")
+    ordered = keys[order]
+    starts = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))
+    lengths = np.diff(np.append(starts, len(ordered)))
+    for start, length in zip(starts[lengths > 1].tolist(), lengths[lengths > 1].tolist(), strict=True):
+        yield order[start : start + length].tolist()
+
+
+def _mixed(value: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Scramble 64-bit numbers (one round of a multiplicative hash)."""
+    import numpy as np
+
+    value = value * np.uint64(0x9E3779B97F4A7C15)
+    return value ^ (value >> np.uint64(29))
 
 
 def packed(text: str) -> str:
@@ -147,6 +173,5 @@ def grams(text: str) -> NDArray[np.uint64]:
     count = len(points) - width + 1
     value: NDArray[np.uint64] = np.full(count, width, dtype=np.uint64)
     for i in range(width):
-        value = (value ^ points[i : i + count]) * np.uint64(0x9E3779B97F4A7C15)
-        value ^= value >> np.uint64(29)
+        value = _mixed(value ^ points[i : i + count])
     return np.unique(value)

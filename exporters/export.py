@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import fcntl
+import hashlib
 import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from label_studio_sdk import LabelStudio
 
 Progress = Callable[[int, int], None]
+FORMAT = 1
+"""Raise it when the same annotations would give other files, so that kept results are not taken for current ones."""
+
 _LEFTOVER = re.compile(r"\.[0-9a-f]{12}\..+")
 
 
@@ -59,16 +63,33 @@ def export_project(
         FileError: another export is running, the split ledger is broken, or the disk is full.
     """
     journal = datasets.parent / "state" / "drafts.jsonl" if journal is None else journal
-    with _locked(datasets), spool(datasets) as records:
+    with _locked(datasets):
         name = studio.project_name(client, project)
         cache = TaskCache(datasets / ".cache" / f"project-{project}.sqlite", name)
         try:
             cache.refresh(client, project, size=settings.page_size, progress=progress)
+            facts = [name, url, pseudonym_salt, settings, taxonomy, _content(journal), cache.generation]
+            built = cache.built
+            if built.get("from") == _digest(*facts, _content(datasets / "splits.json")):
+                with contextlib.suppress(FileError):  # somebody removed the version: make it again
+                    return versions.use_version(datasets, built["version"])
             reader = Reader(settings, url, project, pseudonym_salt, read_journal(journal, name))
-            _fill(records, (row for task in cache.tasks() for row in reader.read(task)), reader)
+            with spool(datasets) as records:
+                _fill(records, (row for task in cache.tasks() for row in reader.read(task)), reader)
+                version = build_version(records, datasets, settings, taxonomy)
+            cache.set_built({"from": _digest(*facts, _content(datasets / "splits.json")), "version": version.id})
+            return version
         finally:
             cache.close()
-        return build_version(records, datasets, settings, taxonomy)
+
+
+def _digest(*facts: object) -> str:
+    """Hash everything an export depends on besides the annotations, which the cache's generation stands for."""
+    return hashlib.sha256(repr((FORMAT, facts)).encode("utf-8", "replace")).hexdigest()
+
+
+def _content(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else ""
 
 
 def export_file(
@@ -98,7 +119,7 @@ def build_version(records: Spool, datasets: Path, settings: ExportSettings, taxo
     """Split, check and write the records of a spool; the caller holds the folder's lock."""
     facts = list(records.facts())
     names = {fact.number: fact.id for fact in facts}
-    pairs = list(duplicates.near_duplicates(records.conversations, records.conversation, settings.near_duplicate))
+    pairs = list(duplicates.near_duplicates(records.conversations(), records.conversation, settings.near_duplicate))
     groups = splits.components(facts, [(a, b) for a, b, _ in pairs])
     ledger_file = datasets / "splits.json"
     ledger = splits.read_ledger(ledger_file)

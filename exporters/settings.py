@@ -28,7 +28,7 @@ class ExportSettings:
         """Refuse shares that leave nothing to train on."""
         if not (0 <= self.validation < 1 and 0 <= self.test < 1 and self.validation + self.test < 1):
             raise ValueError("validation and test are shares from 0 to 1 that together leave something for train.")
-        if not 0 < self.near_duplicate <= 1 or not 0 <= self.preference_distance <= 1:
-            raise ValueError("near_duplicate and preference_distance lie between 0 and 1.")
+        if not 0.5 <= self.near_duplicate <= 1 or not 0 <= self.preference_distance <= 1:
+            raise ValueError("near_duplicate lies between 0.5 and 1, preference_distance between 0 and 1.")
         if not 1 <= self.page_size <= 1000:
             raise ValueError("page_size lies between 1 and 1000.")

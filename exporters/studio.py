@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import dataclasses
 import datetime
 import email.utils
@@ -144,15 +145,18 @@ def iter_tasks(
 
     Each request asks for the ids after the last one seen, so that tasks which come or go meanwhile shift nothing.
     """
-    last = 0
-    while True:
-        page = get_page(
-            client, project, query(*conditions, ("id", "greater", "Number", last)), size=size, include=include
-        )
+
+    def read(last: int) -> Page:
+        found = query(*conditions, ("id", "greater", "Number", last))
+        return get_page(client, project, found, size=size, include=include)
+
+    with concurrent.futures.ThreadPoolExecutor(1) as ahead:
+        page = read(0)
+        while len(page.tasks) == size:
+            coming = ahead.submit(read, int(page.tasks[-1]["id"]))  # Label Studio works while the page is worked on
+            yield page
+            page = coming.result()
         yield page
-        if len(page.tasks) < size:
-            return
-        last = int(page.tasks[-1]["id"])
 
 
 def project_name(client: LabelStudio, project: int) -> str:

@@ -104,10 +104,16 @@ def write_version(
             _describe(folder, spool, manifest, checks, card)
     else:
         _describe(target, spool, manifest, checks, card)
+    return use_version(datasets, version)
+
+
+def use_version(datasets: Path, version: str) -> DatasetVersion:
+    """Name a version in `latest.json` and return it; raises `FileError` if there is none of this id."""
+    found = get_version(datasets, version)
     latest = datasets / "latest.json"
-    if not latest.exists() or files.read_json(latest) != {"id": version}:
+    if not latest.exists() or latest.read_text(encoding="utf-8") != json.dumps({"id": version}, indent=2) + "\n":
         files.write_json(latest, {"id": version})
-    return DatasetVersion(version, target, manifest["counts"])
+    return found
 
 
 def _describe(folder: Path, spool: Spool, manifest: Mapping[str, Any], checks: Mapping[str, Any], card: str) -> None:

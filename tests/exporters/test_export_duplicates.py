@@ -1,16 +1,17 @@
-"""The similarity join finds exactly the pairs that comparing everything with everything finds."""
+"""The search for near-duplicates finds what comparing everything with everything finds."""
 
 from __future__ import annotations
 
 import itertools
 import random
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dialogue.text import character_ngrams, jaccard
-from exporters.duplicates import Groups, grams, near_duplicates
+from exporters.duplicates import Groups, band_keys, banding, grams, near_duplicates
 
 
 def clusters(count: int, pairs: list[tuple[int, int]]) -> list[list[int]]:
@@ -29,7 +30,7 @@ def by_brute_force(texts: list[str], threshold: float) -> list[tuple[int, int]]:
 
 
 def joined(texts: list[str], threshold: float) -> list[tuple[int, int, float]]:
-    return list(near_duplicates(lambda: enumerate(texts), texts.__getitem__, threshold))
+    return list(near_duplicates(enumerate(texts), texts.__getitem__, threshold))
 
 
 @pytest.mark.parametrize("threshold", [0.3, 0.5, 0.8, 0.95, 1.0])
@@ -66,3 +67,26 @@ def test_many_copies_stay_cheap() -> None:
     """A cluster of n copies is reported by n - 1 pairs, not by n²."""
     texts = ["今日は天気がいいから散歩に行こうよ"] * 5000
     assert len(joined(texts, 0.8)) == 4999
+
+
+@pytest.mark.parametrize("threshold", [0.5, 0.6, 0.8, 0.9, 0.95, 1.0])
+def test_banding_misses_hardly_anything_at_the_threshold(threshold: float) -> None:
+    rows, bands = banding(threshold)
+    assert (1 - threshold**rows) ** bands <= 1e-6
+    assert rows == 20 or (1 - threshold ** (rows + 1)) ** (200 // (rows + 1)) > 1e-6
+
+
+def test_minhashes_agree_as_often_as_sets_overlap() -> None:
+    """The share of equal MinHashes estimates the Jaccard similarity (Broder 1997)."""
+    random_ = random.Random(3)
+    for similarity in (0.2, 0.5, 0.8):
+        agreeing = compared = 0
+        for _ in range(30):
+            size = 300
+            union = np.array(random_.sample(range(1 << 62), size), dtype=np.uint64) << np.uint64(2)
+            both = int(similarity * size)
+            half = (size - both) // 2
+            a, b = np.sort(union[: both + half]), np.sort(np.concatenate([union[:both], union[both + half :]]))
+            agreeing += int((band_keys(a, 1, 200) == band_keys(b, 1, 200)).sum())
+            compared += 200
+        assert agreeing / compared == pytest.approx(both / size, abs=0.03)
