@@ -5,13 +5,16 @@ from __future__ import annotations
 import collections
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from dialogue.records import CLOSENESS_MEANING, MOOD_MEANING
+from exporters.duplicates import grams
 from exporters.splits import SPLITS
 from exporters.spool import Spool
 
+_CELLS = 1 << 25
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 
 FEATURES = """\
@@ -63,7 +66,11 @@ FEATURES = """\
 
 @dataclasses.dataclass(slots=True)
 class Statistics:
-    """The numbers of the five views, and who wrote: counters over all records of a version."""
+    """The numbers of the five views, and who wrote: counters over all records of a version.
+
+    `variety` is the share of character 5-grams that no other place in the set repeats: distinct grams divided
+    by the sum over dialogues of theirs, 1 when no two dialogues share any.
+    """
 
     genres: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
     pairs: collections.Counter[tuple[int, int]] = dataclasses.field(default_factory=collections.Counter)
@@ -72,13 +79,20 @@ class Statistics:
     kinds: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
     annotators: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
     checkpoints: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    variety: float = 1.0
 
 
 def statistics(records: Spool) -> Statistics:
     """Count over all records, one at a time."""
-    found = Statistics()
+    import numpy as np
+
+    found, total = Statistics(), 0
+    seen = np.zeros(_CELLS, dtype=bool)
     for _, line in records.all_lines():
         record = json.loads(line)
+        own = grams("\n".join(turn["text"] for turn in record["conversation"]))
+        seen[own % _CELLS] = True
+        total += len(own)
         source = record["source"]
         found.genres.update(record["genre"] or ["—"])
         found.pairs[record["attribute"]["closeness"], record["attribute"]["mood"]] += 1
@@ -88,6 +102,10 @@ def statistics(records: Spool) -> Statistics:
         found.annotators[source["annotator"] or "—"] += 1
         if source["checkpoint"]:
             found.checkpoints[source["checkpoint"]] += 1
+    if total:
+        # Linear counting (Whang et al. 1990): the share of empty cells tells the number of distinct grams.
+        empty = max(1, _CELLS - int(seen.sum()))
+        found.variety = min(1.0, -_CELLS * math.log(empty / _CELLS) / total)
     return found
 
 
@@ -122,6 +140,9 @@ def data_set_card(manifest: Mapping[str, Any], found: Statistics) -> str:
             _summary(found.turns),
             "\n## Characters per turn\n",
             _summary(found.lengths),
+            "\n## Meaning\n",
+            f"Share of character 5-grams that are not repeated: {found.variety:.3f} (1: no two dialogues share any). "
+            f"Near-duplicate pairs: {manifest['findings']['duplicates']}.",
             "\n## How it was made\n",
             _table("made", found.kinds),
             "",

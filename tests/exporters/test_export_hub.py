@@ -6,7 +6,10 @@ import base64
 import dataclasses
 import http.server
 import json
+import os
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +24,7 @@ from exporters.hub import HubError, push_to_hub
 from exporters.splits import SPLITS
 
 TOKEN = "hf_standin"
+ROOT = Path(__file__).parent.parent.parent
 
 
 class Hub(http.server.ThreadingHTTPServer):
@@ -185,3 +189,15 @@ def test_a_hub_that_is_broken_or_down(hub: Hub, tmp_path: Path) -> None:
         closed = f"http://127.0.0.1:{probe.getsockname()[1]}"
     with pytest.raises(HubError, match="does not answer"):
         push_to_hub(version, "me/aku", endpoint=closed)
+
+
+def test_the_command_pushes_what_it_exports(hub: Hub, tmp_path: Path) -> None:
+    write_dialogues(tmp_path / "in.jsonl", list(dialogues(9)))
+    command = [sys.executable, "-c", "from aku.cli import main; main()", "--home", str(tmp_path / "home")]
+    command += ["export", "--file", str(tmp_path / "in.jsonl"), "--push-to-hub", "me/aku"]
+    environment = {**os.environ, "HF_ENDPOINT": hub.url, "COLUMNS": "200"}
+    found = subprocess.run(command, check=False, cwd=ROOT, capture_output=True, text=True, env=environment)
+    assert found.returncode == 0, found.stderr
+    assert "pushed:" in found.stdout
+    assert TOKEN not in found.stdout + found.stderr
+    assert set(hub.files) == {"README.md", "train.jsonl", "validation.jsonl", "test.jsonl"}

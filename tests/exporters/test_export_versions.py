@@ -140,6 +140,17 @@ def test_the_card_tells_the_numbers(tmp_path: Path) -> None:
         assert f"| {genre} | {number} |" in card
 
 
+def test_the_card_tells_how_varied_the_texts_are(tmp_path: Path) -> None:
+    from dialogue.text import character_ngrams
+
+    given = list(dialogues(60, share_of_copies=0.2))
+    version = export(written(tmp_path, given), tmp_path / "datasets")
+    sets = [character_ngrams("\n".join(turn.text for turn in d.conversation)) for d in given]
+    expected = len(set().union(*sets)) / sum(map(len, sets))
+    card = (version.path / "README.md").read_text(encoding="utf-8")
+    assert float(re.search(r"not repeated: ([\d.]+)", card)[1]) == pytest.approx(expected, abs=0.002)  # type: ignore[index]
+
+
 def test_a_card_follows_the_settings_but_records_stay(tmp_path: Path) -> None:
     path = written(tmp_path, list(dialogues(20)))
     one = export(path, tmp_path / "datasets", title="one")
