@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import errno
 import hashlib
 import json
 import os
 import platform
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +26,10 @@ if TYPE_CHECKING:
 
 _SMALL, _MIDDLE, _LARGE = 20_000_000, 100_000_000, 300_000_000
 """Numbers of parameters at which the automatic settings change."""
+
+
+_FULL = ("No space left on device", "Disk quota exceeded", "File too large", "PytorchStreamWriter failed writing")
+"""What safetensors, torch and tensorboard say when a disk is full."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -201,6 +207,21 @@ def check_disk(work: Path, registry: Path, parameters: int, method: str) -> None
                 f"{folder}: training needs about {needed / 1e9:.1f} GB of disk, {free / 1e9:.1f} GB are free; "
                 "free some space before hours are spent."
             )
+
+
+@contextlib.contextmanager
+def full_disk_in_words(folder: Path) -> Iterator[None]:
+    """Turn the many ways in which libraries report a full disk into one `FileError` with the remedy."""
+    try:
+        yield
+    except Exception as error:
+        text = str(error)
+        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        if not full and not any(words in text for words in _FULL):
+            raise
+        raise FileError(
+            f"{folder}: the disk is full; free some space and run the same command again, it goes on where it stopped."
+        ) from error
 
 
 def _rows(dialogues: Sequence[Dialogue], base: Base, settings: TrainSettings, resolved: Resolved, where: str) -> Rows:

@@ -14,7 +14,7 @@ from dialogue import files
 from dialogue.checkpoints import Checkpoint, Registry
 from exporters.sft.card import model_card
 from exporters.sft.plots import plot_run
-from exporters.sft.prepare import Prepared, check_disk, is_main_process, prepare
+from exporters.sft.prepare import Prepared, check_disk, full_disk_in_words, is_main_process, prepare
 from exporters.sft.settings import Stage, TrainSettings
 
 Progress = Callable[[int, int, str], None]
@@ -34,7 +34,7 @@ def train(
 
     The run lives in a folder of `work` named after everything that decides its outcome; the same
     call after a kill goes on where it stopped, to the same weights.  A finished run's trainer
-    states are removed, its TensorBoard log stays.
+    states are removed, its TensorBoard log stays.  The same call after the end returns the checkpoint.
 
     Args:
         base: Hugging Face directory of a causal LM.
@@ -52,15 +52,27 @@ def train(
         FileError: A file is missing or broken, or the disk is too small.
     """
     prepared = prepare(base, dataset, settings, stages)
+    run = work / prepared.key
+    if (done := finished(registry, run)) is not None:
+        return done
     check_disk(work, registry.root, prepared.base.parameters, settings.method)
     from exporters.sft.fit import fit, wait_for_everyone
 
-    metrics = fit(prepared, work / prepared.key, progress)
-    card = make_card(prepared, metrics)
-    if is_main_process():
-        register(registry, work / prepared.key, card, prepared.plan.to_dict())
+    with full_disk_in_words(work):
+        metrics = fit(prepared, run, progress)
+        card = make_card(prepared, metrics)
+        if is_main_process():
+            register(registry, run, card, prepared.plan.to_dict())
     wait_for_everyone()
-    return registry.get(str(files.read_json(work / prepared.key / "checkpoint.json")["id"]))
+    return registry.get(str(files.read_json(run / "checkpoint.json")["id"]))
+
+
+def finished(registry: Registry, run: Path) -> Checkpoint | None:
+    """Return the checkpoint that this very run ended in before, if it still is in the registry."""
+    if not (run / "checkpoint.json").exists():
+        return None
+    checkpoint_id = str(files.read_json(run / "checkpoint.json")["id"])
+    return next((checkpoint for checkpoint in registry if checkpoint.id == checkpoint_id), None)
 
 
 def make_card(prepared: Prepared, metrics: dict[str, Any]) -> dict[str, Any]:

@@ -126,6 +126,20 @@ def test_accumulated_small_batches_equal_one_large_batch(nano: Path, version: Pa
         assert torch.allclose(value, small[name], atol=2e-3), name
 
 
+def test_bf16_is_autocast_over_fp32_weights_and_gives_nearly_the_same_loss(
+    nano: Path, version: Path, tmp_path: Path
+) -> None:
+    losses = {}
+    for precision in ("fp32", "bf16"):
+        prepared = prepare(nano, version, dataclasses.replace(FAST, precision=precision))
+        trainer = make_trainer(prepared, tmp_path / precision, None)
+        trainer.train()
+        assert all(p.dtype == torch.float32 for p in trainer.model.parameters())
+        losses[precision] = [line["loss"] for line in trainer.state.log_history if "loss" in line]
+    assert losses["bf16"] == pytest.approx(losses["fp32"], rel=2e-2)
+    assert losses["bf16"] != losses["fp32"]  # the head is inside the autocast region too
+
+
 def test_the_log_names_the_stage_of_every_line(prepared: Prepared, tmp_path: Path) -> None:
     trainer = make_trainer(prepared, tmp_path, None)
     trainer.train()

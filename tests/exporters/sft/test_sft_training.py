@@ -86,7 +86,10 @@ def test_the_reported_loss_is_that_of_the_saved_weights(checkpoint: Checkpoint, 
 def test_the_same_run_twice_is_the_same_checkpoint(
     checkpoint: Checkpoint, nano: Path, version: Path, tmp_path: Path
 ) -> None:
-    assert run(nano, version, tmp_path).id == checkpoint.id
+    again = run(nano, version, tmp_path)
+    assert again.id == checkpoint.id
+    made = again.path.stat().st_mtime_ns
+    assert run(nano, version, tmp_path).path.stat().st_mtime_ns == made  # found, not trained once more
     assert not list((tmp_path / "runs").glob("*/checkpoint-*"))  # trainer states are gone, the log stays
     assert list((tmp_path / "runs").rglob("*tfevents*"))
 
@@ -227,6 +230,21 @@ def test_data_that_does_not_fit_is_refused_before_training(
 def test_a_folder_without_data_is_refused(nano: Path, tmp_path: Path) -> None:
     with pytest.raises(FileError, match=r"holds no train\.jsonl"):
         run(nano, tmp_path, tmp_path)
+
+
+def test_a_disk_that_fills_up_while_training_is_one_sentence_and_nothing_is_registered(
+    nano: Path, version: Path, tmp_path: Path
+) -> None:
+    # A limit on the size of files stands in for a full disk: writing fails in the same places.
+    small = SCRIPT.replace(
+        "import json, sys", "import json, resource, signal, sys\nsignal.signal(signal.SIGXFSZ, signal.SIG_IGN)"
+    ).replace("checkpoint = train", "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\ncheckpoint = train")
+    arguments = command(nano, version, tmp_path, FAST)[3:]
+    done = subprocess.run([sys.executable, "-c", small, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "the disk is full; free some space and run the same command again" in done.stderr
+    assert not list((tmp_path / "checkpoints").glob("*/aku.json"))
+    assert run(nano, version, tmp_path).card["metrics"]["steps"] == 6  # and it does go on
 
 
 def test_a_disk_that_is_too_small_is_refused_before_training(tmp_path: Path) -> None:
