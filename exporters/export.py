@@ -8,6 +8,7 @@ import fcntl
 import hashlib
 import re
 import shutil
+import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,7 +72,8 @@ def export_project(
             facts = [name, url, pseudonym_salt, settings, taxonomy, _content(journal), cache.generation]
             built = cache.built
             if built.get("from") == _digest(*facts, _content(datasets / "splits.json")):
-                with contextlib.suppress(FileError):  # somebody removed the version: make it again
+                with contextlib.suppress(FileError):  # somebody removed or changed the version: make it again
+                    versions.verify_version(versions.get_version(datasets, built["version"]))
                     return versions.use_version(datasets, built["version"])
             reader = Reader(settings, url, project, pseudonym_salt, read_journal(journal, name))
             with spool(datasets) as records:
@@ -166,4 +168,7 @@ def _locked(datasets: Path) -> Iterator[None]:
                 shutil.rmtree(path, ignore_errors=True)
             elif path.name.startswith((".splits.json.", ".latest.json.")):
                 path.unlink(missing_ok=True)
-        yield
+        try:
+            yield
+        except (sqlite3.OperationalError, OSError) as error:
+            raise FileError(f"{datasets}: writing failed ({error}); free some space and run again.") from error

@@ -81,7 +81,11 @@ def content_id(lines: Callable[[str], Iterable[str]]) -> str:
 
 def verify_version(version: DatasetVersion) -> None:
     """Check that a version's files hold what its id promises; raises `FileError` naming the folder if not."""
-    if content_id(lambda name: read_lines(version.file(name))) != version.id:
+    try:
+        found = content_id(lambda name: read_lines(version.file(name)))
+    except (OSError, ValueError):  # a file is missing, is not UTF-8, or not JSON
+        found = ""
+    if found != version.id:
         raise FileError(
             f"{version.path}: its files were changed after the export; remove the folder and run `aku export`."
         )
@@ -93,7 +97,7 @@ def write_version(
     """Write a version's folder, all or nothing, and then name it in `latest.json`.
 
     A folder of the same id has the same records and keeps them; what describes them (card, checks, links) is
-    brought up to date there file by file.
+    brought up to date there file by file.  Raises `FileError` if somebody changed the records of that folder.
     """
     version = str(manifest["id"])
     target = datasets / version
@@ -103,6 +107,9 @@ def write_version(
                 write_lines(folder / f"{name}.jsonl", spool.lines(name))
             _describe(folder, spool, manifest, checks, card)
     else:
+        verify_version(DatasetVersion(version, target, manifest["counts"]))
+        for leftover in target.glob(".*"):  # of an export that was killed while it replaced a file here
+            leftover.unlink()
         _describe(target, spool, manifest, checks, card)
     return use_version(datasets, version)
 

@@ -7,6 +7,8 @@ import dataclasses
 import fcntl
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -23,6 +25,7 @@ from exporters import (
 )
 from exporters.splits import SPLITS
 
+ROOT = Path(__file__).parent.parent.parent
 TAXONOMY = load_taxonomy()
 
 
@@ -177,6 +180,9 @@ def test_a_changed_file_is_noticed(tmp_path: Path) -> None:
         handle.write("{}\n")
     with pytest.raises(FileError, match=version.id):
         verify_version(version)
+    version.file("test").unlink()
+    with pytest.raises(FileError, match=f"{version.id}.*remove the folder"):
+        export(tmp_path / "in.jsonl", tmp_path / "datasets")
 
 
 @pytest.mark.parametrize(
@@ -218,3 +224,30 @@ def test_no_record_at_all_is_a_version_too(tmp_path: Path) -> None:
     (tmp_path / "in.jsonl").write_text("")
     version = export(tmp_path / "in.jsonl", tmp_path / "datasets")
     assert dict(version.counts) == {"train": 0, "validation": 0, "test": 0, "rejected": 0}
+
+
+FULL = """
+import resource, sys
+from pathlib import Path
+from dialogue import FileError, load_taxonomy
+from exporters import ExportSettings, export_file
+source, datasets, size = sys.argv[1:]
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(size), int(size)))
+try:
+    export_file(Path(source), Path(datasets), ExportSettings(), taxonomy=load_taxonomy())
+except FileError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("size", [100, 20_000, 60_000, 150_000])
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path: Path, size: int) -> None:
+    """A limit on file sizes fails where a full disk does: in the spool, in a split's file, in the ledger."""
+    path = written(tmp_path, list(dialogues(150)))
+    command = [sys.executable, "-c", FULL, str(path), str(tmp_path / "datasets"), str(size)]
+    found = subprocess.run(command, check=True, cwd=ROOT, capture_output=True, text=True)
+    assert re.search(r"writing failed .*free some space", found.stdout)
+    assert not found.stderr
+    assert [p.name for p in (tmp_path / "datasets").iterdir() if not p.name.startswith(".")] in ([], ["splits.json"])
+    assert not (tmp_path / "datasets" / "latest.json").exists()
+    export(path, tmp_path / "datasets")
