@@ -19,8 +19,8 @@ Progress = Callable[[int, int, str], None]
 _EOS = "</s>"
 _VOCABULARY = 3000
 _CONTEXT = 2048
-_TOKENS = 450_000
-"""Tokens of pre-training, repetitions counted: about 80 seconds on two busy cores."""
+_TOKENS = 250_000
+"""Tokens of pre-training, repetitions counted: under a minute on two quiet cores."""
 _BATCH, _BLOCK = 4, 256
 _RATE = 5e-3
 _ATTRIBUTES = [f"closeness:{c},mood:{m}" for c in LEVELS for m in LEVELS] * 20
