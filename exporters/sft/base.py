@@ -157,6 +157,41 @@ def prepare_tokens(
     return tuple(token for token in required_tokens(name) if token in missing)
 
 
+def interpolate_levels(base: Base, model: Any, seen: set[int]) -> tuple[str, ...]:
+    """Lay level tokens that training never showed between their trained neighbours; returns which.
+
+    The first stage of a data set holds the levels 0, 2 and 4 only.  Without this, 1 and 3 would stay
+    where their Japanese meaning put them before training.  Outside the trained range the nearest
+    trained level is taken.  Other formats have no token of their own for a level.
+
+    Args:
+        base: The base that was trained, in format `tokens`.
+        model: The trained model, possibly with an adapter whose embeddings are trained.
+        seen: Token ids that occurred in training.
+    """
+    import torch
+
+    moved: list[str] = []
+    layers = {id(e.weight): e.weight for e in (model.get_input_embeddings(), model.get_output_embeddings())}
+    weights = [weight for weight in layers.values() if weight.requires_grad]
+    if base.format != "tokens" or not weights:
+        return ()
+    for key in ("closeness", "mood"):
+        ids = [base.tokenizer.convert_tokens_to_ids(f"<|{key}_{level}|>") for level in LEVELS]
+        known = [level for level in LEVELS if ids[level] in seen]
+        for level in LEVELS:
+            if level in known or not known:
+                continue
+            below = max((k for k in known if k < level), default=min(known))
+            above = min((k for k in known if k > level), default=max(known))
+            share = (level - below) / (above - below) if above != below else 0.0
+            with torch.no_grad():
+                for weight in weights:
+                    weight[ids[level]] = torch.lerp(weight[ids[below]], weight[ids[above]], share)
+            moved.append(f"<|{key}_{level}|>")
+    return tuple(moved)
+
+
 def check_levels(tokenizer: PreTrainedTokenizerBase, name: str, folder: Path) -> None:
     """Assert that the model can tell the 25 attribute pairs apart; raises `CheckpointError`.
 

@@ -38,6 +38,8 @@ def fit(prepared: Prepared, folder: Path, progress: Progress | None) -> dict[str
     begun = time.monotonic()
     trainer.train(resume_from_checkpoint=str(state) if state else None)
     seconds = time.monotonic() - begun
+    seen = {token for entry in prepared.plan.entries for token in prepared.rows.rows[entry.row].ids}
+    moved = () if trainer.is_fsdp_enabled else bases.interpolate_levels(prepared.base, trainer.model, seen)
     after = _loss(trainer)
     save(trainer, prepared.base, folder / "final")
     log = trainer.state.log_history
@@ -49,6 +51,7 @@ def fit(prepared: Prepared, folder: Path, progress: Progress | None) -> dict[str
         "steps": trainer.state.global_step,
         "planned_steps": prepared.plan.steps,
         "stopped_early": trainer.state.global_step < prepared.plan.steps,
+        "interpolated_levels": list(moved),
         "seconds": round(seconds, 1),
         "reply_tokens_per_second": round(trainer.trained_tokens * world_size() / max(seconds, 1e-9), 1),
     }

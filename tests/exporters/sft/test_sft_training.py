@@ -17,7 +17,17 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from dialogue import Checkpoint, Dialogue, FileError, RecordError, Registry, SettingsError, rendering, write_dialogues
+from dialogue import (
+    Attribute,
+    Checkpoint,
+    Dialogue,
+    FileError,
+    RecordError,
+    Registry,
+    SettingsError,
+    rendering,
+    write_dialogues,
+)
 from dialogue.checkpoints import check_safe
 from exporters.sft import TrainSettings, train
 from exporters.sft.evaluate import dialogue_losses
@@ -187,6 +197,29 @@ def test_lora_with_new_tokens_trains_the_new_tokens(nano: Path, version: Path, t
     assert after.shape == before.shape
     moved = [not torch.allclose(after[i], before[i]) for i in fresh.tokenizer.convert_tokens_to_ids(fresh.new_tokens)]
     assert sum(moved) >= 8  # every level that the data shows
+
+
+def test_levels_that_no_dialogue_shows_lie_between_their_neighbours(
+    nano: Path, tmp_path: Path, some: list[Dialogue]
+) -> None:
+    from safetensors.torch import load_file
+
+    chosen = [dataclasses.replace(d, attribute=Attribute((0, 4)[i % 2], 2)) for i, d in enumerate(some[:6])]
+    write_dialogues(tmp_path / "v" / "train.jsonl", chosen)
+    settings = dataclasses.replace(FAST, format="tokens", attribute_dropout=0.0)
+    result = run(nano, tmp_path / "v", tmp_path, settings)
+    weights = load_file(result.path / "model.safetensors")["model.embed_tokens.weight"]
+    tokenizer = AutoTokenizer.from_pretrained(result.path)
+    close, mood = (
+        weights[tokenizer.convert_tokens_to_ids([f"<|{key}_{level}|>" for level in range(5)])]
+        for key in ("closeness", "mood")
+    )
+    for level, share in ((1, 0.25), (2, 0.5), (3, 0.75)):
+        assert torch.allclose(close[level], torch.lerp(close[0], close[4], share), atol=1e-6)
+    assert torch.equal(mood[0], mood[2])
+    assert not torch.equal(close[0], close[4])
+    assert "<|closeness_1|>" in result.card["metrics"]["interpolated_levels"]
+    assert "<|closeness_0|>" not in result.card["metrics"]["interpolated_levels"]
 
 
 def test_packing_ends_in_the_same_weights_as_padding(
