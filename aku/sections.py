@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from aku.cycle_settings import CycleSettings
 from aku.settings import StageSettings, StudioSettings
 from analysis.gate_settings import GateSettings
 from analysis.settings import PlanSettings, ReportSettings
@@ -23,5 +24,6 @@ SECTIONS: tuple[tuple[str, type[Any], str], ...] = (
     ),
     ("backend", BackendSettings, "How drafts are made and served."),
     ("gate", GateSettings, "When the model may draft: goals, limits and sample sizes; see docs/gate.md."),
+    ("cycle", CycleSettings, "When `aku cycle` trains, and how often it looks."),
     ("report", ReportSettings, "How the bias report is made."),
 )

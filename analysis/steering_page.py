@@ -72,10 +72,15 @@ def page(found: Evaluation, picture: bytes | None) -> str:
             "レベルは推定で、人の評価は `aku review` で集める。</p></footer>",
         ]
     )
+    return html_page(f"モデルの評価 {found.checkpoint}", body)
+
+
+def html_page(title: str, body: str) -> str:
+    """Wrap a body into a page that needs no network: the report's style sheet, and a font of just its characters."""
     css = resources.files("analysis").joinpath("templates/report.css").read_text(encoding="utf-8")
     face = (
         f"@font-face{{font-family:'{FAMILY}';font-display:block;"
-        f"src:url(data:font/woff2;base64,{embedded_font(body)}) format('woff2')}}"
+        f"src:url(data:font/woff2;base64,{embedded_font(title + body)}) format('woff2')}}"
     )
     policy = "default-src 'none'; style-src 'unsafe-inline'; font-src data:; img-src data:"
     return (
@@ -83,7 +88,7 @@ def page(found: Evaluation, picture: bytes | None) -> str:
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="color-scheme" content="light dark">\n'
-        f"<title>モデルの評価 {escape(found.checkpoint)}</title>\n"
+        f"<title>{escape(title)}</title>\n"
         f"<style>{face}\n{css}\nimg{{max-width:100%;height:auto;background:#fff;border-radius:8px}}</style>\n"
         f"</head>\n<body>\n{body}\n</body>\n</html>\n"
     )
