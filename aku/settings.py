@@ -44,8 +44,11 @@ def stage_settings(workspace: Workspace) -> StageSettings:
     return load_section(workspace.settings, "stages", StageSettings)
 
 
-def write_default_settings(workspace: Workspace) -> None:
-    """Write an `aku.toml` in which every key is explained, unless there is one already."""
+def write_default_settings(workspace: Workspace, *, demo: bool = False) -> None:
+    """Write an `aku.toml` in which every key is explained, unless there is one already.
+
+    For the demo the model drafts User's turns too, so that whole conversations wait in the cards.
+    """
     if workspace.settings.exists():
         return
     from aku.sections import SECTIONS
@@ -53,4 +56,7 @@ def write_default_settings(workspace: Workspace) -> None:
     with atomic_open(workspace.settings) as handle:
         handle.write("# Settings of this workspace. Remove the # in front of a key to change it.\n")
         for name, cls, lead in SECTIONS:
-            handle.write("\n" + document_section(name, cls, lead))
+            section = document_section(name, cls, lead)
+            if demo:
+                section = section.replace("# draft_user_turns = false", "draft_user_turns = true")
+            handle.write("\n" + section)

@@ -31,13 +31,16 @@ class Studio:
 
 
 @contextlib.contextmanager
-def running_studio(workspace: Workspace, meanwhile: Callable[[], None] | None = None) -> Iterator[Studio]:
+def running_studio(
+    workspace: Workspace, meanwhile: Callable[[], None] | None = None, *, demo: bool = False
+) -> Iterator[Studio]:
     """Start both servers, bring the project up to date, and stop everything on the way out.
 
-    `meanwhile` runs while Label Studio starts, so that other slow work overlaps with it.  Raises
+    `meanwhile` runs while Label Studio starts, so that other slow work overlaps with it; `demo` chooses
+    the demo's settings for a new workspace.  Raises
     `LabelStudioError` or `BackendError` in one sentence when something does not come up.
     """
-    write_default_settings(workspace)
+    write_default_settings(workspace, demo=demo)
     settings = studio_settings(workspace)
     fresh = not workspace.secrets.exists()
     values = servers.ensure_secrets(workspace, settings.email)

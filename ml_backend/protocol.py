@@ -137,15 +137,19 @@ def chat_request(task: Task, chat: Chat, attempt: int) -> DraftRequest:
     return DraftRequest(task.key, chat.context, chat.turns[: chat.turn + 1], chat.attribute, limit=1, attempt=attempt)
 
 
-def silence(version: str) -> dict[str, Any]:
-    """Return the answer to a live-chat call that has nothing to say."""
-    return {"result": [], "score": 0.0, "model_version": version}
+def silence() -> list[Any]:
+    """Return the answer to a live-chat call that has nothing to say.
+
+    A bare list, not a row without results: for a row Label Studio draws all boxes anew, and whoever
+    is typing in one of them loses the caret.
+    """
+    return []
 
 
-def chat_row(chat: Chat, draft: Draft | None, version: str) -> dict[str, Any]:
+def chat_row(chat: Chat, draft: Draft | None, version: str) -> dict[str, Any] | list[Any]:
     """Return the answer to a live-chat call: the one drafted turn, or nothing; it is never stored."""
     if draft is None or not draft.drafted or chat.turn is None:
-        return silence(version)
+        return silence()
     boxes = label_studio.to_result(draft.turns, context="", attribute=chat.attribute, genre=())
     wanted = boxes[1 + chat.turn]  # the context box comes first
     return {"result": [wanted], "score": probability(draft), "model_version": version}

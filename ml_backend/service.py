@@ -79,13 +79,13 @@ class Service:
 
     def _chat(
         self, value: object, project: str, screen: Sequence[object], version: str, until: float
-    ) -> dict[str, Any]:
+    ) -> dict[str, Any] | list[Any]:
         task = protocol.read_task(value, project)
         if task is None or not isinstance(value, Mapping) or not self._may_draft(task, version):
-            return protocol.silence(version)
+            return protocol.silence()
         chat = protocol.read_chat(task, value, screen)
         if chat.turn is None:
-            return protocol.silence(version)
+            return protocol.silence()
         point = _point(task, chat)
         given = self.store.replies(point)
         draft: Draft | None = None

@@ -47,6 +47,7 @@ class RunningStudio:
         self.port, self.backend_port = free_port(), free_port()
         self.url, self.backend_url = f"http://127.0.0.1:{self.port}", f"http://127.0.0.1:{self.backend_port}"
         settings = f"[studio]\nport = {self.port}\nbackend_port = {self.backend_port}\n"
+        settings += "[backend]\ndraft_user_turns = true\n"  # as the demo has it
         home.mkdir(parents=True, exist_ok=True)
         self.workspace.settings.write_text(settings, encoding="utf-8")
         self.start()

@@ -59,7 +59,7 @@ def demo(
     from aku.studio import running_studio, wait_for_interrupt
 
     workspace: Workspace = context.obj
-    with running_studio(workspace, meanwhile=lambda: (steps.make_base(workspace), None)[1]) as studio:
+    with running_studio(workspace, meanwhile=lambda: (steps.make_base(workspace), None)[1], demo=True) as studio:
         steps.show(steps.run_demo(workspace, studio), studio)
         if exit_:
             return

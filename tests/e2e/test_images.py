@@ -93,5 +93,5 @@ def test_the_report_as_a_picture(browser: Any, demo: Any, folder: Path) -> None:
     page.goto(path.as_uri())
     page.wait_for_timeout(500)
     page.screenshot(path=folder / "report.png")
-    assert page.locator("svg, img").count() >= 5
+    assert page.locator("figure").count() >= 5
     page.close()

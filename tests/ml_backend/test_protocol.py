@@ -127,7 +127,7 @@ def test_only_the_reply_is_answered() -> None:
     assert [item["from_name"] for item in row["result"]] == ["turn_1"]
     assert row["result"][0]["value"]["text"] == ["うん。"]
     assert (row["score"], row["model_version"]) == (-0.25, "v")
-    assert protocol.chat_row(found, None, "v") == protocol.silence("v")
+    assert protocol.chat_row(found, None, "v") == protocol.silence()
 
 
 def choices(closeness: int, mood: int) -> list[dict[str, Any]]:

@@ -154,7 +154,7 @@ def test_live_chat_is_the_first_call_after_a_start(backends: Make, checkpoint: C
         assert row["model_version"] == checkpoint.id
         boxes.append(item["value"]["text"][0])
         # The reply appearing is itself a commit: nothing more is answered to it.
-        assert backend.predict([task(5, OPENER)], context=screen(*boxes))[0]["result"] == []
+        assert backend.predict([task(5, OPENER)], context=screen(*boxes))[0] == []
     assert [(f["task"], f["turn"], f["text"], f["checkpoint"]) for f in journal(backend, "drafts.jsonl")] == [
         (5, turn, boxes[turn], checkpoint.id) for turn in (1, 3, 5)
     ]

@@ -31,14 +31,14 @@ def test_gate_opens_and_shuts_without_a_restart(
         assert row["model_version"] == expected == backend.setup() == backend.get("/versions").json()["versions"][0]
         assert len(texts(row)) == (2 if gate else 1)
     backend.use(checkpoint, gate=False)
-    assert backend.predict([task(1, OPENER)], context=screen(OPENER))[0]["result"] == []
+    assert backend.predict([task(1, OPENER)], context=screen(OPENER))[0] == []
 
 
 def test_backend_without_a_checkpoint_serves_scaffolds(backends: Make) -> None:
     backend = backends()
     backend.start()
     assert backend.setup() == SCAFFOLD_VERSION == backend.predict([task(1, OPENER)])[0]["model_version"]
-    assert backend.predict([task(1, OPENER)], context=screen(OPENER))[0]["result"] == []
+    assert backend.predict([task(1, OPENER)], context=screen(OPENER))[0] == []
     backend.stop()
 
 
