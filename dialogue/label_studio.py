@@ -105,8 +105,8 @@ def _numbered_rules() -> str:
             ("draft", "AIの下書きのまま", "#8a6d00"),
             ("changed", "AIの下書きを修正", "#2e7d32"),
         ):
-            mark = f'.aku:has(.aku-{kind}-{number}) .aku-turn-{number}::after {{ content: "{label}"; background: {colour}; }}'
-            rules.append("    " + mark)
+            badge = f'::after {{ content: "{label}"; background: {colour}; }}'
+            rules.append(f"    .aku:has(.aku-{kind}-{number}) .aku-turn-{number}{badge}")
     return "\n" + "\n".join(rules) + "\n  "
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -126,7 +127,7 @@ def test_only_the_reply_is_answered() -> None:
     row = protocol.chat_row(found, draft, "v")
     assert [item["from_name"] for item in row["result"]] == ["turn_1"]
     assert row["result"][0]["value"]["text"] == ["うん。"]
-    assert (row["score"], row["model_version"]) == (-0.25, "v")
+    assert (row["score"], row["model_version"]) == (round(math.exp(-0.25), 6), "v")
     assert protocol.chat_row(found, None, "v") == protocol.silence()
 
 
