@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,11 +81,13 @@ def load_base(folder: Path, settings: TrainSettings) -> Base:
     """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, set_seed
+    from transformers.utils import logging as transformers_logging
 
     check_base(folder)
     folder = folder.resolve()
     set_seed(settings.seed)
-    logging.getLogger("transformers").setLevel(logging.ERROR)
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
         if type(config) not in AutoModelForCausalLM._model_mapping:

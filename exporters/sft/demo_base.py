@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from dialogue import files
 from dialogue.records import LEVELS, Dialogue
 from dialogue.rendering import required_tokens
+from exporters.sft.prepare import quiet_environment
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -52,9 +53,12 @@ def make_demo_base(
     """
     if (folder / "aku_base.json").exists():
         return folder
+    quiet_environment()
     import torch
     from transformers import MistralConfig, MistralForCausalLM
+    from transformers.utils import logging as transformers_logging
 
+    transformers_logging.disable_progress_bar()
     documents = [_document(d) for d in texts] + [f"<CONTEXT>{context}</CONTEXT>\n" for context in contexts]
     tokenizer = make_tokenizer([*documents, *_ATTRIBUTES])
     torch.manual_seed(seed)

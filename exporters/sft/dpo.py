@@ -6,7 +6,6 @@ import dataclasses
 import datetime
 import hashlib
 import json
-import os
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from dialogue.errors import FileError, SettingsError
 from dialogue.records import Attribute, Turn
 from dialogue.rendering import render, render_prompt
 from exporters.sft import base as bases
-from exporters.sft.prepare import check_disk, fast_bf16, read_dataset
+from exporters.sft.prepare import check_disk, fast_bf16, quiet_environment, read_dataset
 from exporters.sft.rows import make_rows
 from exporters.sft.settings import TrainSettings
 from exporters.sft.training import git_commit, register
@@ -100,7 +99,7 @@ def train_dpo(
         CheckpointError: The checkpoint can not be loaded.
         FileError: The disk is too small.
     """
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    quiet_environment()
     model, tokenizer = load_checkpoint(parent)
     reference, _ = load_checkpoint(parent)
     train, held_out = split(pairs, settings.seed)

@@ -10,9 +10,18 @@ from pathlib import Path
 import pytest
 
 from dialogue import Dialogue, Registry, Workspace, files, write_dialogues
+from tests.exporters.sft.conftest import save_nano
 
 AKU = str(Path(sys.executable).with_name("aku"))
-SETTINGS = "[train]\nepochs = 1\nevaluations = 2\n"
+SETTINGS = """[train]
+epochs = 1
+evaluations = 2
+[gate]
+scenes = 2
+replies = 1
+[backend]
+max_new_tokens = 8
+"""
 
 
 def aku(home: Path, *arguments: str, code: int = 0) -> str:
@@ -92,6 +101,22 @@ def test_show_prompt_prints_the_dialogue_as_the_model_sees_it(home: Path, first:
     tokens = aku(home, "show-prompt", str(home / "records.jsonl"), "--format", "tokens")
     assert "<|aku|><|closeness_" in tokens
     assert "holds no record nobody" in aku(home, "show-prompt", str(home / "records.jsonl"), "--id", "nobody", code=2)
+
+
+def test_two_bases_are_trained_and_shown_side_by_side(
+    home: Path, nano: Path, first: str, tmp_path: Path, some: list[Dialogue]
+) -> None:
+    wide = save_nano(tmp_path / "wide", some, hidden_size=48)
+    text = aku(home, "train", "--base", str(nano), "--base", str(wide), "--data", "latest")
+    registry = Registry(Workspace(home).checkpoints)
+    other = next(c.id for c in registry if c.card["base_name"] == "wide")
+    facts = json.loads(next((home / "runs").glob("bases-*/side_by_side.json")).read_text())
+    assert {base["checkpoint"] for base in facts["bases"]} == {first, other}
+    assert facts["kept"] == min(facts["bases"], key=lambda base: base["after"])["checkpoint"]
+    assert f"Kept: {facts['kept']}" in text
+    assert all(-1 <= base["steering"]["steering"]["mood"]["spearman"]["value"] <= 1 for base in facts["bases"])
+    assert registry.current().id == first  # comparing does not switch what is in use
+    registry.remove(other)
 
 
 def test_help_does_not_load_torch() -> None:
