@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Sequence
 
 import numpy as np
@@ -49,20 +50,23 @@ class Repetition:
     """How much of a slice's Aku turns stands in another dialogue of the slice too: share of character 8-grams."""
 
     def __init__(self, texts: Sequence[str]) -> None:
-        codes: dict[str, int] = {}
-        rows = [[codes.setdefault(g, len(codes)) for g in character_ngrams(text, _GRAM)] for text in texts]
-        self._size = len(codes)
-        self._start = np.cumsum([0, *map(len, rows)])
-        self._gram = np.array([g for row in rows for g in row], dtype=np.int64)
+        grams = [character_ngrams(text, _GRAM) for text in texts]
+        counts = collections.Counter(g for own in grams for g in own)
+        shared = {g: i for i, g in enumerate(sorted(g for g, count in counts.items() if count > 1))}
+        rows = [[shared[g] for g in own if g in shared] for own in grams]
+        self._sizes = np.array([len(own) for own in grams], dtype=np.int64)
+        self._lengths = np.array([len(row) for row in rows], dtype=np.int64)
+        self._gram = np.array(
+            [g for row in rows for g in row], dtype=np.int64
+        )  # grams of one dialogue alone never count
+        self._shared = len(shared)
 
-    def __call__(self, chosen: NDArray[np.int64]) -> float:
-        """Share over the dialogues with the given indices."""
-        parts = [self._gram[self._start[i] : self._start[i + 1]] for i in chosen]
-        if not sum(map(len, parts)):
-            return 0.0
-        grams = np.concatenate(parts)
-        counts = np.bincount(grams, minlength=self._size)
-        return float((counts[grams] > 1).mean())
+    def __call__(self, chosen: NDArray[np.bool_]) -> float:
+        """Share over the dialogues that the mask chooses."""
+        grams = self._gram[np.repeat(chosen, self._lengths)]
+        total = int(self._sizes[chosen].sum())
+        repeated = np.bincount(grams, minlength=self._shared)
+        return float(repeated[repeated > 1].sum() / total) if total else 0.0
 
 
 def origin_view(data: Features, vectors: Floats, settings: ReportSettings) -> View:
@@ -80,14 +84,14 @@ def origin_view(data: Features, vectors: Floats, settings: ReportSettings) -> Vi
     both = np.concatenate([hand, draft])
     pooled = vectors[both]
     repeats = Repetition([_aku(data, int(i)) for i in both])
-    first, second = np.arange(m), np.arange(m, 2 * m)
-    vendi_hand, vendi_draft = vendi(pooled[first]), vendi(pooled[second])
-    repeat_hand, repeat_draft = repeats(first), repeats(second)
+    first = np.arange(2 * m) < m
+    vendi_hand, vendi_draft = vendi(pooled[first]), vendi(pooled[~first])
+    repeat_hand, repeat_draft = repeats(first), repeats(~first)
     vendi_drawn, repeat_drawn = [], []
     for _ in range(max(99, settings.permutations // 2)):
-        order = rng.permutation(2 * m)
-        vendi_drawn.append(vendi(pooled[order[:m]]) - vendi(pooled[order[m:]]))
-        repeat_drawn.append(repeats(order[m:]) - repeats(order[:m]))
+        half = rng.permutation(first)
+        vendi_drawn.append(vendi(pooled[half]) - vendi(pooled[~half]))
+        repeat_drawn.append(repeats(~half) - repeats(half))
     groups = drafted.astype(np.int64)
     effect, p_length = group_means_test(data.mean_length, groups, rng, settings.permutations)
     hand_length, draft_length = (float(data.mean_length[groups == g].mean()) for g in (0, 1))

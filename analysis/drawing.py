@@ -76,10 +76,11 @@ def _grid(grid: HeatGrid) -> str:
                 f'<span class="cell{mark}" style="--s:{shade}" data-tip="{escape(tip)}">'
                 f"<b>{count}</b><small>{residual:+.1f}</small></span>"
             )
+    tight = " tight" if len(grid.rows) > 8 else ""
     return (
         f'<p class="axes">縦: {escape(grid.row_title)} ／ 横: {escape(grid.column_title)}'
         "（大きい数字は件数、小さい数字は残差）</p>"
-        f'<div class="grid" style="--n:{len(grid.columns)}"><span></span>{head}{"".join(cells)}</div>'
+        f'<div class="grid{tight}" style="--n:{len(grid.columns)}"><span></span>{head}{"".join(cells)}</div>'
     )
 
 
@@ -104,6 +105,10 @@ def _spreads(chart: SpreadChart) -> str:
             f'<i class="thick" style="left:{at(q[1])};width:{100 * (q[3] - q[1]) / reach:.2f}%"></i>'
             f'<i class="median" style="left:{at(q[2])}"></i></div><b>{q[2]:.0f}</b></div>'
         )
+    marks = "".join(f'<u style="left:{25 * k}%">{reach * k / 4:.0f}</u>' for k in range(5))
+    rows.append(
+        f'<div class="bar scale" aria-hidden="true"><span>{escape(chart.unit)}</span><div>{marks}</div><b></b></div>'
+    )
     keys = '<span><i class="k user"></i>User</span><span><i class="k aku"></i>Aku</span>'
     keys += '<span><i class="k band"></i>平均の目標の幅</span>' if band else ""
     legend = f'<p class="legend">{keys}太い帯は中央の半分、細い線は10〜90%、数字は中央値</p>'
@@ -125,7 +130,11 @@ def _lines(chart: LineChart) -> str:
     if chart.goal is not None:
         height = f"{60 - 58 * chart.goal / reach:.2f}"
         goal = f'<line class="goal" x1="0" x2="100" y1="{height}" y2="{height}"/>'
-    names = "".join(f'<span><i class="k c{k}"></i>{escape(line.name)}</span>' for k, line in enumerate(chart.lines))
+    names = "".join(
+        f'<span><i class="k c{k}"></i>{escape(line.name)} {line.values[-1]:,.0f}{escape(chart.unit)}</span>'
+        for k, line in enumerate(chart.lines)
+    )
+    names += f"<span>┄ 目標 {chart.goal:,.0f}{escape(chart.unit)}</span>" if chart.goal is not None else ""
     ends = f"<span>{escape(chart.steps[0])}</span><span>{escape(chart.steps[-1])}</span>" if chart.steps else ""
     return (
         f'<svg class="lines" viewBox="0 0 100 62" preserveAspectRatio="none" aria-hidden="true">{goal}{paths}</svg>'

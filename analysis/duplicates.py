@@ -1,12 +1,15 @@
 """Near-duplicates: the same conversation twice, or almost.
 
-Three measures: equal text, Jaccard similarity of character 5-grams ≥ 0.8, and cosine ≥ 0.95 in
-embedding space.  Pairs are proposed by cosine (all pairs, block by block) and checked exactly.
+Three measures: equal text, Jaccard similarity of character 5-grams ≥ 0.8, and cosine ≥ 0.95.  Pairs are
+proposed by cosine in embedding space (all pairs, block by block) and then checked: the cosine that counts is
+that of the whole TF-IDF vectors, since in the few dimensions of the map any two dialogues about one topic are close.
 """
 
 from __future__ import annotations
 
+import collections
 import dataclasses
+import math
 import re
 from collections.abc import Callable, Sequence
 
@@ -21,7 +24,6 @@ from dialogue.text import character_ngrams, jaccard
 JACCARD, COSINE = 0.8, 0.95
 _PROPOSE = 0.8
 _BLOCK = 2_000
-_DIMENSIONS = 32  # with fewer, as for a handful of dialogues, cosines are high for no reason
 _MOST = 20_000
 """Most pairs that are checked; beyond, the page says so."""
 
@@ -40,10 +42,19 @@ class Pair:
     cosine: float
 
 
-def near_duplicates(texts: Sequence[str], vectors: Floats) -> tuple[list[Pair], bool]:
-    """Return the pairs, most alike first, and whether some were left unchecked.
+def near_duplicates(
+    texts: Sequence[str], vectors: Floats, bags: Sequence[Sequence[str]] | None = None
+) -> tuple[list[Pair], bool]:
+    """Find the pairs that are almost the same.
 
-    Of several equal texts each later one is paired with the first.
+    Args:
+        texts: The conversations.
+        vectors: (n, d) unit vectors that propose pairs.
+        bags: Words whose TF-IDF cosine decides; None: the vectors' own cosine does.
+
+    Returns:
+        The pairs, most alike first, and whether some were left unchecked.  Of several equal texts each
+        later one is paired with the first.
     """
     packed = [re.sub(r"\s+", "", text) for text in texts]
     first: dict[str, int] = {}
@@ -54,18 +65,44 @@ def near_duplicates(texts: Sequence[str], vectors: Floats) -> tuple[list[Pair], 
             pairs.append(Pair(j, i, "同じ", 1.0, 1.0))
     kept = np.array(sorted(first.values()), dtype=np.int64)
     proposed, left_off = _proposed(vectors[kept].astype(np.float32))
+    weigh = None if bags is None else _Weights(bags)
     grams: dict[int, set[str]] = {}
-    for x, y, cosine in proposed:
+    for x, y, close in proposed:
         a, b = int(kept[x]), int(kept[y])
         for i in (a, b):
             if i not in grams:
                 grams[i] = character_ngrams(texts[i])
         similarity = jaccard(grams[a], grams[b])
+        cosine = close if weigh is None else weigh.cosine(a, b)
         if similarity >= JACCARD:
             pairs.append(Pair(a, b, "ほぼ同じ", similarity, cosine))
-        elif cosine >= COSINE and vectors.shape[1] >= _DIMENSIONS:
+        elif cosine >= COSINE:
             pairs.append(Pair(a, b, "よく似ている", similarity, cosine))
     return sorted(pairs, key=lambda p: (-p.jaccard, -p.cosine, p.a, p.b)), left_off
+
+
+class _Weights:
+    """TF-IDF vectors of word lists (sublinear counts, smooth idf), made when asked for."""
+
+    def __init__(self, bags: Sequence[Sequence[str]]) -> None:
+        self._bags = bags
+        counts = collections.Counter(word for bag in bags for word in set(bag))
+        self._idf = {word: 1 + math.log((1 + len(bags)) / (1 + count)) for word, count in counts.items()}
+        self._made: dict[int, dict[str, float]] = {}
+
+    def vector(self, i: int) -> dict[str, float]:
+        """The unit vector of one list."""
+        if i not in self._made:
+            counts = collections.Counter(self._bags[i])
+            raw = {word: (1 + math.log(count)) * self._idf[word] for word, count in counts.items()}
+            norm = math.sqrt(sum(value * value for value in raw.values())) or 1.0
+            self._made[i] = {word: value / norm for word, value in raw.items()}
+        return self._made[i]
+
+    def cosine(self, a: int, b: int) -> float:
+        """Cosine of two lists, 0 to 1."""
+        first, second = self.vector(a), self.vector(b)
+        return round(sum(value * second.get(word, 0.0) for word, value in first.items()), 4)
 
 
 def _proposed(vectors: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> tuple[list[tuple[int, int, float]], bool]:
@@ -96,10 +133,12 @@ def _proposed(vectors: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> tup
     return [(int(a), int(b), round(float(v), 4)) for a, b, v in found], bound > _PROPOSE or len(merged) > _MOST
 
 
-def duplicates_view(data: Features, vectors: Floats, link: Callable[[Dialogue], str]) -> View:
-    """Which conversations are near-copies of another, with links, and which openings recur."""
+def duplicates_view(
+    data: Features, vectors: Floats, bags: Sequence[Sequence[str]] | None, link: Callable[[Dialogue], str]
+) -> View:
+    """Which conversations are near-copies of another, with links, and which openings recur; see `near_duplicates`."""
     texts = ["\n".join(turn.text for turn in d.conversation) for d in data.dialogues]
-    pairs, left_off = near_duplicates(texts, vectors)
+    pairs, left_off = near_duplicates(texts, vectors, bags)
     copies = {pair.b for pair in pairs}
     share = len(copies) / max(1, data.n)
     verdict = Verdict.OK if not copies else Verdict.FIX if share >= SHARE_FIX else Verdict.WATCH

@@ -39,6 +39,7 @@ def growth_view(data: Features, settings: ReportSettings) -> View:
     if left and pace > 0:
         due = last + datetime.timedelta(days=round(left / pace * 7))
         forecast = f"最近4週間は週{pace:.0f}件。このペースなら{due.year}年{due.month}月ごろに{settings.goal:,}件"
+    undated_note = f"日付のない{undated}件ははじめから数えている。" if undated else ""
     chart = LineChart(
         "growth",
         "件数の増え方",
@@ -53,7 +54,7 @@ def growth_view(data: Features, settings: ReportSettings) -> View:
         is_now=is_now,
         planned=f"{settings.goal:,}件",
         chance=forecast,
-        facts=(Fact(f"日付のない会話が{undated}件ある（はじめから数えている）。"),) if undated else (),
+        facts=(Fact(f"最近4週間は週{pace:.0f}件。{undated_note}"),),
         figures=(chart,),
         numbers={"n": data.n, "goal": settings.goal, "pace_per_week": round(pace, 2)},
     )

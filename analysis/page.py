@@ -97,13 +97,15 @@ def _fact(fact: Fact) -> str:
 def _tests(tests: tuple[Test, ...]) -> str:
     if not tests:
         return ""
-    rows = "".join(
-        f"<tr><th scope=row>{escape(t.question)}</th><td>{escape(t.detail)}</td>"
-        f"<td>{escape(t.statistic)} {t.value:g}</td><td>{_p(t.p)}</td><td>{_p(t.p_holm)}</td>"
-        f"<td>{badge(t.verdict)}</td></tr>"
-        for t in tests
-    )
-    head = "".join(f"<th scope=col>{name}</th>" for name in ("問い", "大きさ", "統計量", "p", "p（Holm）", "判定"))
+    names = ("問い", "大きさ", "統計量", "p", "p（Holm）", "判定")
+
+    def row(test: Test) -> str:
+        cells = (escape(test.detail), f"{escape(test.statistic)} {test.value:g}", _p(test.p), _p(test.p_holm))
+        tds = "".join(f'<td data-k="{name}">{cell}</td>' for name, cell in zip(names[1:5], cells, strict=True))
+        return f"<tr><th scope=row>{escape(test.question)}</th>{tds}<td>{badge(test.verdict)}</td></tr>"
+
+    rows = "".join(map(row, tests))
+    head = "".join(f"<th scope=col>{name}</th>" for name in names)
     return (
         f'<div class="scroll" tabindex="0"><table class="tests"><caption>検定</caption><thead><tr>{head}</tr></thead>'
         f"<tbody>{rows}</tbody></table></div>"
@@ -132,7 +134,7 @@ def table(content: Table) -> str:
 
 
 def _p(value: float) -> str:
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+    return "&lt; 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _paragraph(text: str) -> str:

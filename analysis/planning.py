@@ -91,6 +91,7 @@ class _Tables:
     genre_turns: Floats
     pair_first: Floats
     genre_first: Floats
+    turns_first: Floats
 
     def add(self, pair: int, genre: int, turns: int, first: int) -> None:
         self.pair_genre[pair, genre] += 1
@@ -98,6 +99,7 @@ class _Tables:
         self.genre_turns[genre, turns] += 1
         self.pair_first[pair, first] += 1
         self.genre_first[genre, first] += 1
+        self.turns_first[turns, first] += 1
 
 
 def plan(
@@ -130,19 +132,21 @@ def plan(
     rng = generator(seed, f"plan {start}")
     values, shares = turn_shares(settings)
     cells = [*map(_cell_of_dialogue, dialogues), *map(_cell_of_card, waiting)]
-    names = {name: i for i, name in enumerate(taxonomy.names)}
+    topics = taxonomy.names
+    names = {name: i for i, name in enumerate(topics)}
     coded = [
         (PAIRS.index(pair), names.get(topic, -1), values.index(turns) if turns in values else -1, first)
         for pair, topic, turns, first in cells
     ]
     first_shares = np.array([1 - settings.aku_begins, settings.aku_begins])
-    topics = genre_shares(settings, taxonomy)
     margins = {
-        "genre": _Margin(topics, _count(coded, 1, len(names))),
+        "genre": _Margin(genre_shares(settings, taxonomy), _count(coded, 1, len(names))),
         "turns": _Margin(shares, _count(coded, 2, len(values))),
         "first": _Margin(first_shares, _count(coded, 3, 2)),
     }
     pair_counts = _count(coded, 0, 25)
+    stages: dict[bool, _Margin] = {}
+    ten = np.flatnonzero(np.array(values) == 10)
     tables = _Tables(*(np.zeros(shape) for shape in _shapes(len(names), len(values))))
     for pair, genre, turns, first in coded:
         if min(genre, turns) >= 0:
@@ -151,24 +155,25 @@ def plan(
     cards = []
     for number in range(start, start + n):
         starter = is_starter(settings, number + 1)
-        pair_margin = _Margin(pair_shares(settings, number + 1), pair_counts)
-        pair, genre = _rarest_pair(pair_margin.due(), margins["genre"].due(), tables, rng)
-        due = np.flatnonzero(np.array(values) == 10) if starter else margins["turns"].due()
-        turns = _rarest_turns(pair, genre, due if due.size else margins["turns"].due(), tables, rng)
-        first = 0 if starter else _rarest_first(pair, genre, margins["first"].due(), tables, rng)
-        gaps = [
-            (f"組{PAIRS[pair].closeness}・{PAIRS[pair].mood}", pair_margin, pair),
-            (taxonomy.names[genre], margins["genre"], genre),
+        if starter not in stages:
+            stages[starter] = _Margin(pair_shares(settings, number + 1), pair_counts)
+        first = 0 if starter else int(rng.choice(margins["first"].due()))
+        pair, genre = _rarest_pair(stages[starter].due(), margins["genre"].due(), first, tables, rng)
+        due = ten if starter and ten.size else margins["turns"].due()
+        turns = _rarest_turns(pair, genre, first, due, tables, rng)
+        filled = [
+            (f"組{PAIRS[pair].closeness}・{PAIRS[pair].mood}", stages[starter], pair),
+            (topics[genre], margins["genre"], genre),
             (f"{values[turns]}ターン", margins["turns"], turns),
         ]
-        reason = _reason(number + 1, gaps)
+        reason = _reason(number + 1, filled)
         pair_counts[pair] += 1
         for key, level in (("genre", genre), ("turns", turns), ("first", first)):
             margins[key].counts[level] += 1
         tables.add(pair, genre, turns, first)
         count = 10 if starter else values[turns]
-        scene = shelf.take(taxonomy.names[genre], with_opener=not first)
-        cards.append(PlannedCard(make_card(PAIRS[pair], taxonomy.names[genre], count, bool(first), scene), reason))
+        scene = shelf.take(topics[genre], with_opener=not first)
+        cards.append(PlannedCard(make_card(PAIRS[pair], topics[genre], count, bool(first), scene), reason))
     return cards
 
 
@@ -293,7 +298,7 @@ def _count(coded: Sequence[tuple[int, ...]], column: int, size: int) -> Floats:
 
 
 def _shapes(genres: int, turns: int) -> list[tuple[int, int]]:
-    return [(25, genres), (25, turns), (genres, turns), (25, 2), (genres, 2)]
+    return [(25, genres), (25, turns), (genres, turns), (25, 2), (genres, 2), (turns, 2)]
 
 
 _CLOSENESS = np.array([pair.closeness for pair in PAIRS])
@@ -301,33 +306,32 @@ _MOOD = np.array([pair.mood for pair in PAIRS])
 
 
 def _rarest_pair(
-    pairs: NDArray[np.intp], genres: NDArray[np.intp], tables: _Tables, rng: np.random.Generator
+    pairs: NDArray[np.intp], genres: NDArray[np.intp], first: int, tables: _Tables, rng: np.random.Generator
 ) -> tuple[int, int]:
-    """Choose pair and topic together: rare as a combination, and rare with either attribute alone."""
+    """Choose pair and topic together: rare as a combination, with either attribute alone, and with who begins."""
     table = tables.pair_genre
     by_closeness = table.reshape(5, 5, -1).sum(axis=1)
     by_mood = table.reshape(5, 5, -1).sum(axis=0)
     cost = table[np.ix_(pairs, genres)] * 2 + by_closeness[np.ix_(_CLOSENESS[pairs], genres)]
     cost = cost + by_mood[np.ix_(_MOOD[pairs], genres)] + rng.random(cost.shape) * 0.5
+    if first:  # the rarer beginner: few cards, so that each has to count
+        cost = cost + 4 * (tables.pair_first[pairs, 1][:, None] + tables.genre_first[genres, 1][None, :])
     best = int(cost.argmin())
     return int(pairs[best // len(genres)]), int(genres[best % len(genres)])
 
 
-def _rarest_turns(pair: int, genre: int, due: NDArray[np.intp], tables: _Tables, rng: np.random.Generator) -> int:
+def _rarest_turns(
+    pair: int, genre: int, first: int, due: NDArray[np.intp], tables: _Tables, rng: np.random.Generator
+) -> int:
     table = tables.pair_turns
     by_closeness = table[_CLOSENESS[pair] == _CLOSENESS].sum(axis=0)
     by_mood = table[_MOOD[pair] == _MOOD].sum(axis=0)
-    cost = 2 * table[pair] + tables.genre_turns[genre] + by_closeness + by_mood
+    cost = 2 * table[pair] + tables.genre_turns[genre] + by_closeness + by_mood + 4 * first * tables.turns_first[:, 1]
     return int(due[int((cost[due] + rng.random(len(due)) * 0.5).argmin())])
 
 
-def _rarest_first(pair: int, genre: int, due: NDArray[np.intp], tables: _Tables, rng: np.random.Generator) -> int:
-    cost = tables.pair_first[pair] + tables.genre_first[genre]
-    return int(due[int((cost[due] + rng.random(len(due)) * 0.5).argmin())])
-
-
-def _reason(total: int, gaps: Sequence[tuple[str, _Margin, int]]) -> str:
-    parts = [f"{name}は{int(m.counts[level])}件（目標{total * m.shares[level]:.1f}）" for name, m, level in gaps]
+def _reason(total: int, filled: Sequence[tuple[str, _Margin, int]]) -> str:
+    parts = [f"{name}は{int(m.counts[level])}件（目標{total * m.shares[level]:.1f}）" for name, m, level in filled]
     return "、".join(parts)
 
 

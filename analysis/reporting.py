@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
@@ -66,6 +67,8 @@ def report(
     Returns:
         The report.  Equal arguments give an equal report.
     """
+    from threadpoolctl import threadpool_limits
+
     taxonomy = taxonomy or load_taxonomy()
     settings, aims = settings or ReportSettings(), plan_settings or PlanSettings()
     tell = progress or (lambda _step: None)
@@ -76,29 +79,35 @@ def report(
     bags, words = _words(texts, set(looked_at))
     tell("embedding")
     vectors = embed(texts, bags, dimensions=settings.dimensions, model=settings.embedding, seed=settings.seed)
-    layout: Layout | None = None
-    if draw_map and data.n > 1:
-        tell("meaning map")
-        ids = [d.id for d in dialogues]
-        layout = make_layout(ids, vectors, reference=reference, seed=settings.seed, most=settings.map_points)
-    tell("tests")
+    tell("meaning map and tests")
 
     def link(dialogue: Dialogue) -> str:
         return task_link(studio_url, dialogue)
 
-    views = [
-        _with_predictions(genre_view(data, aims, settings), data, bags, contexts),
-        meaning_view(data, vectors, bags, layout, settings, meaning_tests(data, vectors, settings)),
-        pair_view(data, aims, settings),
-        turns_view(data, aims, settings),
-        length_view(data, settings),
-        association_view(data, settings),
-        duplicates_view(data, vectors, link),
-        terms_view(data, looked_at, words, settings, link),
-        origin_view(data, vectors, settings),
-        people_view(data, settings),
-        growth_view(data, settings),
-    ]
+    def place() -> Layout | None:
+        ids = [d.id for d in dialogues]
+        if not draw_map or data.n < 2:
+            return None
+        return make_layout(ids, vectors, reference=reference, seed=settings.seed, most=settings.map_points)
+
+    # t-SNE is one thread of compiled code that needs no interpreter: the tests run beside it.
+    with threadpool_limits(1), ThreadPoolExecutor(1) as beside:
+        layout = beside.submit(place)
+        between = meaning_tests(data, vectors, settings)
+        counted = [
+            _with_predictions(genre_view(data, aims, settings), data, bags, contexts),
+            pair_view(data, aims, settings),
+            turns_view(data, aims, settings),
+            length_view(data, settings),
+            association_view(data, settings),
+            duplicates_view(data, vectors, None if settings.embedding else bags, link),
+            terms_view(data, looked_at, words, settings, link),
+            origin_view(data, vectors, settings),
+            people_view(data, settings),
+            growth_view(data, settings),
+        ]
+        meaning = meaning_view(data, vectors, bags, layout.result(), settings, between)
+    views = [counted[0], meaning, *counted[1:]]
     tell("next cards")
     cards = plan(dialogues, NEXT_CARDS, waiting=waiting, contexts=contexts, settings=aims, taxonomy=taxonomy)
     return Report(

@@ -73,18 +73,20 @@ def goodness_of_fit(counts: ArrayLike, shares: Floats, rng: np.random.Generator,
     """Test counts against target shares with two statistics, both by simulation.
 
     Pearson's chi-square sees a diffuse lean, the largest standardised residual a single cell (which
-    chi-square over 25 cells often misses).  A count where the target is 0 counts as an infinite residual.
+    chi-square over 25 cells often misses).  Counts
+    where the target is 0 are left out; the view names them.
     """
     observed = np.asarray(counts, dtype=float)
     n = int(observed.sum())
     expected = n * shares
     scale = np.sqrt(np.maximum(expected * (1 - shares), 1e-12))
-    residuals = np.where(expected > 0, (observed - expected) / scale, 0.0)
+    residuals = np.where(shares > 0, (observed - expected) / scale, 0.0)
     simulated = rng.multinomial(n, shares, size=draws).astype(float)
-    inside = expected > 0
+    inside = shares > 0
     drawn = np.abs(simulated[:, inside] - expected[inside]) / scale[inside]
-    chi_drawn = ((simulated[:, inside] - expected[inside]) ** 2 / expected[inside]).sum(axis=1)
-    chi = float(((observed[inside] - expected[inside]) ** 2 / expected[inside]).sum())
+    per_cell = np.maximum(expected[inside], 1e-12)
+    chi_drawn = ((simulated[:, inside] - expected[inside]) ** 2 / per_cell).sum(axis=1)
+    chi = float(((observed[inside] - expected[inside]) ** 2 / per_cell).sum())
     largest = float(np.abs(residuals).max()) if n else 0.0
     reach = float(np.quantile(drawn.max(axis=1), 0.95)) if n else 0.0
     entropies = np.array([effective_number(row) for row in simulated[: min(draws, 1000)]])

@@ -13,6 +13,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from dialogue.records import SPEAKERS
+
 if TYPE_CHECKING:
     from fugashi import Tagger
 
@@ -96,13 +98,17 @@ def zipf(*forms: str) -> float:
 def rare_words(words: Sequence[Word], below: float = 3.0) -> list[str]:
     """Special terms of a text: common nouns in kanji, katakana or Latin letters with a Zipf value under `below`.
 
-    Proper names, numbers and hiragana words (onomatopoeia, dialect) are no specialist knowledge.
+    Proper names, numbers and hiragana words (onomatopoeia, dialect) are no specialist knowledge.  The
+    analyser splits into short units (自転 + 車), so a noun is rare only if it is so together with its neighbours.
     """
     found = []
-    for word in words:
-        if word.pos1 == "名詞" and word.pos2 == "普通名詞" and _SPECIAL.fullmatch(word.base):
-            value = _zipf_of(word)
-            if value < below:
+    for i, word in enumerate(words):
+        candidate = word.pos1 == "名詞" and word.pos2 == "普通名詞" and word.base not in SPEAKERS
+        if candidate and _SPECIAL.fullmatch(word.base) and _zipf_of(word) < below:
+            before = words[i - 1].surface if i else ""
+            after = words[i + 1].surface if i + 1 < len(words) else ""
+            compounds = (before + word.surface, word.surface + after, before + word.surface + after)
+            if zipf(*compounds) < below:
                 found.append(word.base)
     return found
 
