@@ -47,7 +47,8 @@ class Spool:
     def __init__(self, database: sqlite3.Connection) -> None:
         """Make the tables."""
         self._database = database
-        database.executescript("PRAGMA synchronous=OFF; PRAGMA journal_mode=OFF;" + _SCHEMA)
+        # One transaction for all: nobody else reads the file, and it is thrown away in the end.
+        database.executescript("PRAGMA synchronous=OFF; PRAGMA journal_mode=OFF;" + _SCHEMA + "BEGIN;")
 
     def add(self, dialogue: Dialogue, drafts: Iterable[Draft] = ()) -> bool:
         """Keep a record; returns False, and keeps nothing, if its id is taken."""
