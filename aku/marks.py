@@ -15,12 +15,10 @@ from typing import Any
 from aku.connection import Connection
 from dialogue import label_studio
 from dialogue.errors import RecordError
-from exporters import studio as pages
 from exporters.provenance import Journal, read_journal
 from exporters.studio import project_name, retrying
 
 EVENTS = ("ANNOTATION_CREATED", "ANNOTATION_UPDATED", "ANNOTATIONS_CREATED")
-FIELDS = "id,data,annotations,predictions"
 
 
 def origins(task: Mapping[str, Any], journal: Journal) -> dict[int, bool]:
@@ -50,11 +48,13 @@ def mark_tasks(connection: Connection, tasks: Iterable[int], journal: Journal) -
     """Write the marks of these tasks into their cards where they are not there yet; returns how many changed."""
     changed = 0
     for number in sorted(set(tasks)):
-        condition = pages.query(("id", "equal", "Number", number))
-        page = pages.get_page(connection.client, connection.project, condition, size=1, include=FIELDS)
-        if not page.tasks:
-            continue
-        task = page.tasks[0]
+        found = retrying(functools.partial(connection.client.tasks.get, id=str(number)))
+        task = {
+            "id": number,
+            "data": found.data,
+            "annotations": [dict(a) for a in found.annotations or ()],
+            "predictions": [dict(p) for p in found.predictions or ()],
+        }
         try:
             card = label_studio.from_task(task["data"])
         except RecordError:

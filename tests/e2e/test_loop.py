@@ -95,15 +95,15 @@ def test_a_dialogue_with_live_drafts_is_exported_as_typed(browser: Any, demo: An
     kept = [screen.box(i).input_value() for i in range(5)]
     assert kept == ["ただいま。お腹すいた。ほんとに。", first, "今日の晩ごはんは？", "肉じゃが！味見する？", ""]
     screen.caret_out()
-    screen.page.keyboard.press("5")
+    screen.page.keyboard.press("4")
     screen.page.keyboard.press("9")
-    assert {"4 パートナー", "3 わりと良い"} < set(screen.chosen())
+    assert {"3 仲のいい友人", "3 わりと良い"} < set(screen.chosen())
     screen.submit()
     screen.close()
     demo.aku("export")
     record = records(demo)[f"ls-{demo.project}-{task}"]
     assert [turn.text for turn in record.conversation] == kept[:4]
-    assert record.attribute == Attribute(4, 3)
+    assert record.attribute == Attribute(3, 3)
     assert record.source.kind == "drafted"
     assert record.source.checkpoint == current.id
     assert record.source.edits[1] == 0
