@@ -159,7 +159,7 @@ def show(result: DemoResult, studio: Studio) -> None:
         ("Label Studio", f"{studio.url}/projects/{studio.project}/data"),
         ("Report", str(result.report)),
         ("Dialogues", f"{result.dialogues} starter dialogues, finished"),
-        ("Cards", f"{result.waiting} waiting, {result.drafted} drafted just now"),
+        ("Cards", f"{result.waiting} waiting, with the model's drafts in them"),
         ("Checkpoint", f"{result.checkpoint} (demo model: its drafts may be poor, the loop is real)"),
     )
     console.print()
