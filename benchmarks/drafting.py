@@ -57,12 +57,11 @@ def random_checkpoint(size: str, registry: Registry) -> Checkpoint:
     letters = [chr(c) for c in range(0x3041, 0x3094)] + list("UserAkuclosenessmood0123456789:, ")
     kanji = [chr(c) for c in range(0x4E00, 0x4E00 + int(spec["vocabulary"]))]
     words = list(dict.fromkeys([*special, "\n", *letters, *kanji]))[: int(spec["vocabulary"])]
-    core = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
+    core = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))  # noqa: S106
     core.pre_tokenizer = pre_tokenizers.Split(Regex("[\\s\\S]"), "isolated")
     core.decoder = decoders.Fuse()
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=core, eos_token="</s>", unk_token="<unk>", additional_special_tokens=special[2:]
-    )
+    names = dict(zip(("eos_token", "unk_token"), special, strict=False))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, additional_special_tokens=special[2:], **names)
     torch.manual_seed(0)
     heads, groups = spec["heads"]
     model = MistralForCausalLM(
@@ -153,8 +152,9 @@ def logit_gap(drafter: Drafter, request: DraftRequest, ours: Sequence[Turn], the
     same = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
     logits = weights.model(torch.tensor([[*prompt, *a[:same]]], device=weights.device)).logits[0, -1].float()
     logits += weights.forbidden[0]
-    best = logits.topk(2).values
-    return f"card {request.id} turn {number} token {same}: best two logits {best[0] - best[1]:.4f} apart (spread {logits[logits.isfinite()].std():.2f})"
+    best, spread = logits.topk(2).values, logits[logits.isfinite()].std()
+    gap = f"best two logits {best[0] - best[1]:.4f} apart (spread {spread:.2f})"
+    return f"card {request.id} turn {number} token {same}: {gap}"
 
 
 class Counting:
@@ -164,6 +164,7 @@ class Counting:
         self.memory, self.passes, self.tokens = memory, 0, 0
 
     def forward(self, rows: Any, feeds: Sequence[Sequence[int]]) -> torch.Tensor:
+        """Count and pass on."""
         self.passes += 1
         self.tokens += sum(map(len, feeds))
         return self.memory.forward(rows, feeds)

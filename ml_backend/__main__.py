@@ -6,9 +6,7 @@ import argparse
 import contextlib
 import logging
 import os
-import shutil
 import sys
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -47,10 +45,8 @@ def serve(workspace: Workspace, host: str, port: int) -> None:
     if missing := [name for name in SECRETS if not secrets.get(name)]:
         raise BackendError(f"{workspace.secrets}: has no {missing[0]}; run `aku up` to make it.")
     engine = EngineProcess(workspace.home)
-    numbers = tempfile.mkdtemp(prefix="aku-metrics-")
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = numbers  # read by prometheus_client when it is imported
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(engine.folder)  # read by prometheus_client when it is imported
     with contextlib.ExitStack() as stack:
-        stack.callback(shutil.rmtree, numbers, ignore_errors=True)
         stack.callback(engine.stop)
         engine.start()
         import ml_backend.server  # noqa: F401 - meanwhile: the workers share what is imported before they fork

@@ -6,6 +6,7 @@ import contextlib
 import json
 import logging
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -80,11 +81,12 @@ class EngineProcess:
     """The engine as a child process that is started again when it dies."""
 
     def __init__(self, home: Path) -> None:
-        """Choose a socket in a private folder; paths of Unix sockets must be short."""
+        """Choose a socket in a private folder, which metrics share; paths of Unix sockets must be short."""
         self.home = home
         self.folder = Path(tempfile.mkdtemp(prefix="aku-engine-"))
         self.socket = self.folder / "socket"
         self.process: subprocess.Popen[bytes] | None = None
+        self._owner = os.getpid()
         self._stopping = threading.Event()
 
     def start(self) -> None:
@@ -135,13 +137,13 @@ class EngineProcess:
             os.close(self.process.stdin.fileno())
 
     def stop(self) -> None:
-        """End the engine and remove its folder."""
+        """End the engine and remove its folder; a forked worker that unwinds through here changes nothing."""
+        if os.getpid() != self._owner:
+            return
         self._stopping.set()
-        if self.process is not None and self.process.poll() is None:
-            self.process.terminate()
+        if self.process is not None and self.process.stdin is not None:
+            self.process.stdin.close()  # the engine ends when its standard input does
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.process.wait(5)
             self.process.kill()
-        self.socket.unlink(missing_ok=True)
-        with contextlib.suppress(OSError):
-            self.folder.rmdir()
+        shutil.rmtree(self.folder, ignore_errors=True)

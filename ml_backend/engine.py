@@ -6,10 +6,11 @@ socket, one JSON line there and one back.  The process ends by itself when its p
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import os
+import shutil
+import signal
 import socketserver
 import sys
 import threading
@@ -222,24 +223,24 @@ class Server(socketserver.ThreadingUnixStreamServer):
 
 
 def _end_with_parent(socket_path: Path) -> None:
-    """End the process, and take the socket away, when the other side of standard input is gone."""
+    """End the process, and take the socket's folder away, when the other side of standard input is gone."""
     while os.read(0, 1024):
         pass
-    socket_path.unlink(missing_ok=True)
-    with contextlib.suppress(OSError):
-        socket_path.parent.rmdir()
+    shutil.rmtree(socket_path.parent, ignore_errors=True)
     os._exit(0)
 
 
 def main(home: str, socket_path: str) -> None:
     """Run the engine of a workspace until the parent ends."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    for sign in (signal.SIGINT, signal.SIGTERM):  # sent to the whole group; the parent says when to end
+        signal.signal(sign, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, args=(Path(socket_path),), daemon=True).start()
     workspace = Workspace(Path(home))
     settings = load_section(workspace.settings, "backend", BackendSettings)
-    os.nice(settings.niceness)
     engine = Engine(workspace, settings)
     engine.start()
+    os.nice(settings.niceness)  # once loaded, so that a start is not slowed down
     with Server(Path(socket_path), engine) as server:
         server.serve_forever(poll_interval=3600)
 

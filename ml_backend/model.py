@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from label_studio_ml.model import LabelStudioMLBase
-
+from ml_backend.library import LabelStudioMLBase
 from ml_backend.service import Service
 
 

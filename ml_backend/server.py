@@ -8,10 +8,10 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import label_studio_ml.api
 from flask import Flask, Response, g, jsonify, request
 from werkzeug.exceptions import HTTPException
 
+from ml_backend import library
 from ml_backend.errors import RecentErrors
 from ml_backend.metrics import REQUESTS, exposition
 from ml_backend.model import AkuModel, Manager
@@ -27,8 +27,8 @@ def create_app(service: Service, secrets: Mapping[str, str]) -> Flask:
     The library reads and answers requests in ways that a malformed body turns into a 500, so its
     view functions are replaced; its model class and manager do the work.
     """
-    manager = label_studio_ml.api._manager = Manager(service)
-    app: Flask = label_studio_ml.api.init_app(AkuModel)
+    manager = library.api._manager = Manager(service)
+    app: Flask = library.api.init_app(AkuModel)
     app.config["MAX_CONTENT_LENGTH"] = service.settings.max_body_mb * 2**20
     app.json.ensure_ascii = False  # type: ignore[attr-defined]  # Japanese text, half the bytes
     logging.getLogger("label_studio_ml").setLevel(logging.WARNING)  # it logs bodies, tokens included, when told to

@@ -60,6 +60,7 @@ def fit(prepared: Prepared, folder: Path, progress: Progress | None) -> dict[str
 def make_trainer(prepared: Prepared, folder: Path, progress: Progress | None) -> PlanTrainer:
     """Build the trainer of a run, quiet, logging to `folder/tensorboard`."""
     warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", message="Setting `save_embedding_layers`")  # it says what we asked for
     disable_progress_bars()
     transformers_logging.disable_progress_bar()
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(folder / "tensorboard")

@@ -157,7 +157,7 @@ class Backend:
         self.workspace = Workspace(home)
         self.registry = Registry(self.workspace.checkpoints)
         self.workspace.write_secrets({"BACKEND_USER": USER, "BACKEND_PASSWORD": PASSWORD, "WEBHOOK_SECRET": SECRET})
-        settings = {"temperature": 0, "threads": 1, **settings}
+        settings = {"temperature": 0, "threads": 1, "niceness": 0, **settings}
         lines = [f"{key} = {json.dumps(value)}" for key, value in settings.items()]
         self.workspace.settings.write_text("\n".join(["[backend]", *lines, ""]), encoding="utf-8")
         with socket.socket() as probe:
@@ -183,7 +183,7 @@ class Backend:
         command = [sys.executable, "-m", "ml_backend", "--home", str(self.workspace.home), "--port", str(self.port)]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
-        for _ in range(600):
+        for _ in range(1200):
             try:
                 if requests.get(f"{self.url}/health", timeout=1).ok:
                     return self
