@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import Literal
 
 from dialogue.settings import setting
@@ -30,5 +31,7 @@ class ExportSettings:
             raise ValueError("validation and test are shares from 0 to 1 that together leave something for train.")
         if not 0.5 <= self.near_duplicate <= 1 or not 0 <= self.preference_distance <= 1:
             raise ValueError("near_duplicate lies between 0.5 and 1, preference_distance between 0 and 1.")
+        if not re.fullmatch(r"[a-z0-9.-]+", self.license):
+            raise ValueError("license is a short name such as cc-by-4.0, as the Hugging Face Hub lists them.")
         if not 1 <= self.page_size <= 1000:
             raise ValueError("page_size lies between 1 and 1000.")
