@@ -115,8 +115,9 @@ def data_set_card(manifest: Mapping[str, Any], found: Statistics) -> str:
     total = sum(counts[split] for split in SPLITS)
     size = next((name for bound, name in _SIZES if total < bound), "n>1M")
     files = "".join(f"  - split: {split}\n    path: {split}.jsonl\n" for split in SPLITS if counts[split])
+    name = json.dumps(settings["title"], ensure_ascii=False)
     header = (
-        f"---\nlanguage:\n- ja\nlicense: {settings['license']}\npretty_name: {json.dumps(settings['title'], ensure_ascii=False)}\n"
+        f"---\nlanguage:\n- ja\nlicense: {settings['license']}\npretty_name: {name}\n"
         f"size_categories:\n- {size}\ntask_categories:\n- text-generation\ntags:\n- dialogue\n- small-talk\n- steerlm\n"
         f"configs:\n- config_name: default\n  data_files:\n{files}dataset_info:\n{FEATURES}---\n"
     )
