@@ -24,7 +24,7 @@ import torch
 from torch.nn import functional
 from transformers import MistralConfig, MistralForCausalLM
 
-from exporters.sft.loss import Collator, reply_loss
+from exporters.sft.loss import Batch, Collator, reply_loss, to_device
 from exporters.sft.rows import IGNORED
 
 GEOMETRY = {
@@ -82,13 +82,13 @@ def peak(n: int = 8192) -> float:
     return 2 * n**3 / statistics.median(seconds)
 
 
-def studio_loss(model: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+def studio_loss(model: Any, inputs: Batch) -> torch.Tensor:
     """The studio's loss: head only where a label stands."""
     total, count = reply_loss(model, model.get_output_embeddings(), inputs)
     return total / count
 
 
-def plain_loss(model: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+def plain_loss(model: Any, inputs: Batch) -> torch.Tensor:
     """Every position scored."""
     logits = model(input_ids=inputs["input_ids"], use_cache=False).logits
     return functional.cross_entropy(
@@ -106,7 +106,7 @@ def measure(
     seconds, tokens, flops = 0.0, 0, 0.0
 
     def step(items: Items) -> None:
-        inputs = {key: value.to("cuda", non_blocking=True) for key, value in collate(items).items()}
+        inputs = to_device(collate(items), "cuda")
         with torch.autocast("cuda", torch.bfloat16):
             value = loss(model, inputs)
         value.backward()

@@ -15,7 +15,7 @@ def dialogue_losses(model: PreTrainedModel, rows: Sequence[Row]) -> list[float]:
     """Mean cross-entropy (nats) per trained token of each row under `model`, attributes shown."""
     import torch
 
-    from exporters.sft.loss import Collator, reply_loss
+    from exporters.sft.loss import Collator, reply_loss, to_device
 
     collate, head = Collator(0), model.get_output_embeddings()
     was_training = model.training
@@ -24,8 +24,7 @@ def dialogue_losses(model: PreTrainedModel, rows: Sequence[Row]) -> list[float]:
     with torch.no_grad():
         for row in rows:
             batch = collate([{"ids": row.ids, "labels": row.labels, "position": 0}])
-            moved = {key: value.to(model.device) for key, value in batch.items()}
-            total, count = reply_loss(model, head, moved)
+            total, count = reply_loss(model, head, to_device(batch, model.device))
             losses.append(total.item() / count)
     model.train(was_training)
     return losses

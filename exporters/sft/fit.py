@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from datasets import Dataset, disable_progress_bars
-from torch.utils.data import DataLoader
 from transformers import PrinterCallback, ProgressCallback
 from transformers.utils import logging as transformers_logging
 from trl import SFTConfig
@@ -24,7 +23,7 @@ from exporters.sft.base import Base
 from exporters.sft.loss import Collator
 from exporters.sft.prepare import Prepared, world_size
 from exporters.sft.rows import Row
-from exporters.sft.trainer import PlanTrainer, Progress, Watch, held_out_loss, last_complete, planned_items
+from exporters.sft.trainer import PlanTrainer, Progress, Watch, last_complete, planned_items
 
 
 def fit(prepared: Prepared, folder: Path, progress: Progress | None) -> dict[str, Any]:
@@ -113,7 +112,7 @@ def arguments(prepared: Prepared, folder: Path) -> SFTConfig:
         ddp_find_unused_parameters=False,
         average_tokens_across_devices=True,
         logging_steps=every,
-        logging_first_step=False,
+        logging_nan_inf_filter=False,
         eval_strategy="steps" if prepared.held_out else "no",
         eval_steps=interval,
         save_strategy="steps",
@@ -160,12 +159,8 @@ def wait_for_everyone() -> None:
 
 
 def _loss(trainer: PlanTrainer) -> float | None:
-    """Held-out loss of the weights as they are, summed in one process (the same in each)."""
-    if trainer.eval_dataset is None:
-        return None
-    trainer.model.to(trainer.args.device)
-    loader = DataLoader(trainer.eval_dataset, batch_size=8, collate_fn=trainer.data_collator)
-    return round(held_out_loss(trainer.model, trainer.head, loader, trainer.accelerator, everywhere=True), 6)
+    """Held-out loss of the weights as they are; None if no dialogue is held out."""
+    return None if trainer.eval_dataset is None else round(trainer.held_out_loss(), 6)
 
 
 def _scaled(before: float | None, after: float | None, factor: float | None) -> dict[str, float] | None:

@@ -65,23 +65,27 @@ def make_rows(
     rows: list[Row] = []
     left_out: dict[str, list[str]] = {}
     for dialogue in dialogues:
-        kept = _fitting(dialogue, tokenizer, name, max_length)
-        if kept < len(dialogue.conversation):
+        kept = len(dialogue.conversation)
+        rendering = _render(dialogue, tokenizer, name, kept, True)
+        length = len(_labelled(rendering)[0])
+        if length > max_length:
             if too_long == "refuse":
-                length = len(_render(dialogue, tokenizer, name, len(dialogue.conversation), True).ids)
                 raise RecordError(
                     "context",
                     f"{where}: record {dialogue.id} has {length} tokens, the limit is {max_length}; shorten it, "
                     'or set too_long = "drop_turns" in [train].',
                 )
             left_out.setdefault("turns beyond the model's context", []).append(dialogue.id)
+            while kept and len(_labelled(rendering)[0]) > max_length:
+                kept -= 1
+                rendering = _render(dialogue, tokenizer, name, kept, True)
         if not any(turn.speaker == "Aku" for turn in dialogue.conversation[:kept]):
             left_out.setdefault("no turn by Aku", []).append(dialogue.id)
             continue
-        pair = [_labelled(_render(dialogue, tokenizer, name, kept, with_it)) for with_it in (True, False)]
-        check_mask(dialogue, _render(dialogue, tokenizer, name, kept, True), tokenizer, kept, where)
+        check_mask(dialogue, rendering, tokenizer, kept, where)
+        without = _render(dialogue, tokenizer, name, kept, False)
         characters = sum(len(turn.text) for turn in dialogue.conversation[:kept] if turn.speaker == "Aku")
-        rows.append(Row(dialogue.id, characters, *pair[0], *pair[1]))
+        rows.append(Row(dialogue.id, characters, *_labelled(rendering), *_labelled(without)))
     if not rows:
         raise RecordError("mask", f"{where}: Aku never speaks, so there is nothing to train on; add dialogues.")
     return Rows(tuple(rows), {reason: tuple(ids) for reason, ids in left_out.items()})
@@ -112,14 +116,6 @@ def check_mask(
             raise RecordError(
                 "mask", f"{where}: record {dialogue.id}: Aku's turn {number} has no token left after the tokenizer."
             )
-
-
-def _fitting(dialogue: Dialogue, tokenizer: PreTrainedTokenizerBase, name: str, max_length: int) -> int:
-    """Count how many leading turns of a dialogue fit into `max_length` tokens."""
-    turns = len(dialogue.conversation)
-    while turns and len(_labelled(_render(dialogue, tokenizer, name, turns, True))[0]) > max_length:
-        turns -= 1
-    return turns
 
 
 def _render(

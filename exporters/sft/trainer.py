@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, TrainerControl
 from trl import SFTTrainer
 
 from dialogue import files
 from dialogue.errors import CheckpointError
-from exporters.sft.loss import reply_loss
+from exporters.sft.loss import Batch, reply_loss, to_device
 from exporters.sft.plan import Plan
 from exporters.sft.rows import Row
 
@@ -46,7 +47,7 @@ class PlanTrainer(SFTTrainer):  # type: ignore[misc]  # trl carries no types
     def compute_loss(
         self,
         model: Any,
-        inputs: dict[str, torch.Tensor],
+        inputs: Batch,
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor:
@@ -57,14 +58,14 @@ class PlanTrainer(SFTTrainer):  # type: ignore[misc]  # trl carries no types
         scale = 1 / max(count, 1) if num_items_in_batch is None else self._world / num_items_in_batch
         return total * scale
 
-    def training_step(self, model: Any, inputs: dict[str, torch.Tensor], *args: Any, **kwargs: Any) -> torch.Tensor:
+    def training_step(self, model: Any, inputs: Batch, *args: Any, **kwargs: Any) -> torch.Tensor:
         """Check the batch against the plan, then train on it; raises `CheckpointError` if it is another one."""
         step = self.state.global_step
         self._micro = self._micro + 1 if step == self._step else 0
         self._step = step
         start = step * self.plan.batch_size
         start += (self._micro * self._world + self.accelerator.process_index) * self._local
-        if inputs["position"].tolist() != list(range(start, start + self._local)):
+        if inputs["positions"] != list(range(start, start + self._local)):
             raise CheckpointError(
                 f"step {step}: the data loader delivered other dialogues than the plan {self.plan.hash} says; "
                 "training stopped, since the curriculum would not be the one on record."
@@ -80,13 +81,36 @@ class PlanTrainer(SFTTrainer):  # type: ignore[misc]  # trl carries no types
 
     def evaluate(self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval") -> Any:
         """Exact held-out loss: nats per trained token over the whole set, whatever the batches."""
-        loader = self.get_eval_dataloader(eval_dataset)
-        loss = held_out_loss(self.model_wrapped, self.head, loader, self.accelerator)
-        metrics = {f"{metric_key_prefix}_loss": loss}
+        metrics = {f"{metric_key_prefix}_loss": self.held_out_loss()}
         self.log(dict(metrics))
         control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         self.control: TrainerControl = control
         return metrics
+
+    def held_out_loss(self) -> float:
+        """Mean loss per trained token over the held-out set.
+
+        Each process takes every n-th dialogue and the sums are added up; under FSDP, where a forward
+        pass needs all processes, each takes all of them.
+        """
+        data, model = self.eval_dataset, self.model
+        if self.is_fsdp_enabled:
+            model = self.model_wrapped
+        elif self._world > 1:
+            data = data.select(range(self.accelerator.process_index, len(data), self._world))
+        was_training = model.training
+        model.eval()
+        sums = torch.zeros(2, dtype=torch.float64, device=self.args.device)
+        with torch.no_grad():
+            for inputs in DataLoader(data, self.args.per_device_eval_batch_size, collate_fn=self.data_collator):
+                with self.accelerator.autocast():
+                    total, count = reply_loss(model, self.head, to_device(inputs, self.args.device))
+                sums += torch.stack([total.double(), total.new_tensor(count).double()])
+        model.train(was_training)
+        if not self.is_fsdp_enabled:
+            sums = self.accelerator.reduce(sums, reduction="sum")
+        loss, tokens = sums.tolist()
+        return float(loss / tokens)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Save, then leave a marker: a folder without it was cut off and is not resumed from."""
@@ -94,30 +118,6 @@ class PlanTrainer(SFTTrainer):  # type: ignore[misc]  # trl carries no types
         folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
         if self.args.should_save:
             files.write_json(folder / MARKER, {"run": self.run_key, "plan": self.plan.hash})
-
-
-def held_out_loss(
-    model: Any, head: torch.nn.Module, loader: Any, accelerator: Any, *, everywhere: bool = False
-) -> float:
-    """Mean loss per trained token over a loader; raises `CheckpointError` if there is no such token.
-
-    Each process has its own part of the loader and the sums are added up, unless `everywhere` says
-    that each has all of it.
-    """
-    was_training = model.training
-    model.eval()
-    sums = torch.zeros(2, dtype=torch.float64, device=accelerator.device)
-    with torch.no_grad():
-        for inputs in loader:
-            moved = {key: value.to(accelerator.device) for key, value in inputs.items()}
-            with accelerator.autocast():
-                total, count = reply_loss(model, head, moved)
-            sums += torch.tensor([total.item(), count], dtype=torch.float64, device=accelerator.device)
-    model.train(was_training)
-    total, count = (sums if everywhere else accelerator.reduce(sums, reduction="sum")).tolist()
-    if not count:
-        raise CheckpointError("the held-out dialogues hold no turn by Aku; there is nothing to measure.")
-    return float(total) / float(count)
 
 
 class Watch(TrainerCallback):  # type: ignore[misc]  # transformers carries no types

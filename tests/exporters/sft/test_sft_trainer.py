@@ -61,8 +61,9 @@ def test_the_gradients_are_those_of_the_model_itself(prepared: Prepared) -> None
 
 
 def test_a_batch_without_labels_is_a_zero_that_still_has_gradients(prepared: Prepared) -> None:
-    model, inputs = prepared.base.model, batch(prepared)
-    inputs["labels"][:] = IGNORED
+    model = prepared.base.model
+    silent = [{"ids": [5, 6, 7], "labels": [IGNORED] * 3, "position": 0}]
+    inputs = Collator(0)(silent)
     total, count = reply_loss(model, model.get_output_embeddings(), inputs)
     assert (total.item(), count) == (0.0, 0)
     total.backward()
