@@ -54,11 +54,13 @@ def random_checkpoint(size: str, registry: Registry) -> Checkpoint:
 
     spec = SIZES[size]
     special = ["</s>", "<unk>", "<ROLE>", "</ROLE>", "<ATTR>", "</ATTR>", "<CONTEXT>", "</CONTEXT>"]
-    letters = [chr(c) for c in range(0x3041, 0x3094)] + list("UserAkuclosenessmood0123456789:, ")
+    # What training data repeats in every turn is a token of its own in a trained tokenizer, too.
+    phrases = ["User", "Aku", *(f"{key}:{level}" for key in ("closeness", ",mood") for level in range(5))]
+    letters = phrases + [chr(c) for c in range(0x3041, 0x3094)]
     kanji = [chr(c) for c in range(0x4E00, 0x4E00 + int(spec["vocabulary"]))]
     words = list(dict.fromkeys([*special, "\n", *letters, *kanji]))[: int(spec["vocabulary"])]
     core = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))  # noqa: S106
-    core.pre_tokenizer = pre_tokenizers.Split(Regex("[\\s\\S]"), "isolated")
+    core.pre_tokenizer = pre_tokenizers.Split(Regex("User|Aku|(closeness|,mood):\\d|[\\s\\S]"), "isolated")
     core.decoder = decoders.Fuse()
     names = dict(zip(("eos_token", "unk_token"), special, strict=False))
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, additional_special_tokens=special[2:], **names)

@@ -213,7 +213,7 @@ class Decoder:
                     row.group.rows.append(writer)
                 writer.first = first
                 started.append(writer)
-        for row in started:
+        for row in sorted(started, key=lambda row: row.slot):  # in this order neighbours stay where they are
             self._draw(row)
             self.batch.wake(row)
         self._choose(started, logits.repeat_interleave(self.settings.candidates, dim=0))
@@ -255,7 +255,7 @@ class Decoder:
             stop = t in weights.end_set[row.user]
             if stop or len(row.reply) >= settings.max_new_tokens:
                 ended.append((row, stop))
-        for row, stop in ended:
+        for row, stop in reversed(ended):  # the last slot first: then no row has to move for another
             self._end(row, stop)
 
     def _end(self, row: Row, stop: bool) -> None:

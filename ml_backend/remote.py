@@ -1,7 +1,7 @@
 """Drafting through any OpenAI-compatible completions server (vLLM, `transformers serve`, llama.cpp).
 
-The prompt is the one that training saw, rendered here and sent as plain text to `/completions`, so
-no chat template of the server's comes between.  Turns of one conversation follow each other;
+The prompt is the one that training saw, rendered here and sent to `/completions`, so no chat template
+of the server's comes between.  Turns of one conversation follow each other;
 conversations run side by side, and the server does the batching.
 """
 
@@ -69,7 +69,7 @@ class RemoteDrafter:
         scene = Scene(request, self.tokenizer, self.format)
         while scene.turn is not None:
             user = scene.writes_user()
-            prompt = self.tokenizer.decode(scene.prompt(), skip_special_tokens=False)
+            prompt = self._prompt(scene.prompt())
             best: tuple[tuple[bool, float], str, int, float, str | None] | None = None
             for candidate in range(self.settings.candidates):
                 found = self._candidate(request, scene.turn, prompt, candidate, user)
@@ -83,8 +83,18 @@ class RemoteDrafter:
                 scene.problem = fault
         return scene.draft()
 
+    def _prompt(self, ids: list[int]) -> str | list[int]:
+        """Return the prompt as the server wants it: as text that it will encode to the same ids again."""
+        if self.settings.engine_prompt == "ids":
+            return ids
+        text = str(self.tokenizer.decode(ids, skip_special_tokens=False))
+        start = str(self.tokenizer.bos_token or "")
+        if start and text.startswith(start) and self.tokenizer(text)["input_ids"] != ids:
+            return text.removeprefix(start)  # the server's tokenizer puts it there by itself
+        return text
+
     def _candidate(
-        self, request: DraftRequest, turn: int, prompt: str, candidate: int, user: bool
+        self, request: DraftRequest, turn: int, prompt: str | list[int], candidate: int, user: bool
     ) -> tuple[tuple[bool, float], str, int, float, str | None]:
         """Ask for one candidate, again while it is faulty; returns rank, text, tokens, log-probability, fault."""
         for trial in range(self.settings.retries + 1):
@@ -104,7 +114,7 @@ class RemoteDrafter:
         tokens = len(scores) or len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
         return (fault is None, mean(sum(scores), tokens)), text, tokens, float(sum(scores)), fault
 
-    def _complete(self, prompt: str, seed: int, user: bool, temperature: float) -> dict[str, Any]:
+    def _complete(self, prompt: str | list[int], seed: int, user: bool, temperature: float) -> dict[str, Any]:
         settings = self.settings
         eos = str(self.tokenizer.eos_token)
         body = {

@@ -18,6 +18,9 @@ class BackendSettings:
     )
     engine_url: str = setting("http://127.0.0.1:8000/v1", 'Address of that server, only with engine = "openai".')
     engine_model: str = setting("", "Model name to ask that server for; empty: the checkpoint's id.")
+    engine_prompt: Literal["text", "ids"] = setting(
+        "text", 'How it gets the prompt: "ids" is exact where the server takes token ids, as vLLM does.'
+    )
     engine_parallel: int = setting(32, "Requests sent to that server at the same time.")
     engine_extra: dict[str, Any] = setting(
         {}, "More fields for its requests, for example { logprobs = 1, top_k = 50 } for vLLM."

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from backends import saved, shape
 from cards import OPENER, request
-from conftest import saved, shape
 
 from dialogue import CheckpointError, Registry, Turn, files
 from dialogue.checkpoints import Checkpoint

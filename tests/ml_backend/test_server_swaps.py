@@ -10,8 +10,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from backends import SECRET, Backend
 from cards import OPENER, children, eventually, journal, screen, task, texts
-from conftest import SECRET, Backend
 
 from dialogue import files
 from dialogue.checkpoints import Checkpoint
