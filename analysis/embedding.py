@@ -61,7 +61,9 @@ def _latent(items: Sequence[Any], dimensions: int, seed: int, **options: Any) ->
     rank = min(dimensions, fitted.shape[1] - 1, fitted.shape[0] - 1)
     if rank < 2:
         return None
-    with threadpool_limits(1):  # the order of parallel sums would change the last digits from run to run
+    # One thread, since the order of parallel sums would change the last digits from run to run; and no word
+    # about variance shares, which scikit-learn also computes where there is no variance.
+    with threadpool_limits(1), np.errstate(invalid="ignore", divide="ignore"):
         svd = TruncatedSVD(rank, random_state=seed, n_iter=4).fit(fitted)
         batches = (items[start : start + _BATCH] for start in range(0, len(items), _BATCH))
         vectors = np.concatenate([svd.transform(vectorizer.transform(batch)) for batch in batches])

@@ -81,7 +81,9 @@ def genre_view(data: Features, plan: PlanSettings, settings: ReportSettings) -> 
     facts = [TOO_FEW] if known.size < FEW else []
     if missing:
         text = f"{missing}件はジャンルがない（または一覧にない名前）。下の表で推定値を示す。"
-        facts.append(Fact(text, Verdict.WATCH, f"{missing}件にジャンルを付ける。"))
+        facts.append(
+            Fact(text, Verdict.WATCH if data.n >= FEW else Verdict.UNKNOWN, f"{missing}件にジャンルを付ける。")
+        )
     coverage, uncovered = coverage_table(data)
     if uncovered:
         entry_facts = "、".join(uncovered[:6]) + ("ほか" if len(uncovered) > 6 else "")
@@ -142,7 +144,8 @@ def pair_view(data: Features, plan: PlanSettings, settings: ReportSettings) -> V
     facts = [TOO_FEW] if data.n < FEW else []
     if outside and starter:
         text = f"最初の5組のほかに{outside}件ある。この段階の目標には数えていない。"
-        facts.append(Fact(text, Verdict.WATCH if outside > data.n / 2 else Verdict.OK))
+        judged = Verdict.WATCH if outside > data.n / 2 else Verdict.OK
+        facts.append(Fact(text, judged if data.n >= FEW else Verdict.UNKNOWN))
     zero = int(((counts == 0) & (shares > 0)).sum())
     grid = HeatGrid(
         "pairs",
