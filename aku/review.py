@@ -198,7 +198,6 @@ def make_project(
         response = http.patch(
             f"/api/projects/{project}",
             json={
-                "model_version": VERSION,
                 "maximum_annotations": 2,
                 "overlap_cohort_percentage": settings.review_overlap,
                 "show_skip_button": False,
@@ -211,6 +210,8 @@ def make_project(
     for start_ in range(0, len(tasks), _PAGE):
         part = tasks[start_ : start_ + _PAGE]
         retrying(lambda part=part: connection.client.projects.import_tasks(id=project, request=part))  # type: ignore[misc]
+    if tasks:  # Label Studio takes a version only when a prediction has it
+        retrying(lambda: connection.client.projects.update(id=project, model_version=VERSION))
     return project
 
 

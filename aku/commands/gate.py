@@ -129,6 +129,8 @@ def judge(workspace: Workspace, checkpoint: Checkpoint, *, order: Any = None, li
     if not outcome.in_use:
         console.print("  Another checkpoint stays in use.", style="dim")
     console.print(f"  {outcome.path}", style="dim", soft_wrap=True, markup=False)
+    if record["open"] and outcome.in_use:
+        console.print("  `aku draft` puts drafts into the cards that wait already.", style="dim", markup=False)
     return outcome
 
 

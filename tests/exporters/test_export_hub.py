@@ -196,6 +196,7 @@ def test_the_command_pushes_what_it_exports(hub: Hub, tmp_path: Path) -> None:
     command = [sys.executable, "-c", "from aku.cli import main; main()", "--home", str(tmp_path / "home")]
     command += ["export", "--file", str(tmp_path / "in.jsonl"), "--push-to-hub", "me/aku"]
     environment = {**os.environ, "HF_ENDPOINT": hub.url, "COLUMNS": "200"}
+    environment.pop("HF_HUB_OFFLINE", None)  # tests that trained in this process have set it
     found = subprocess.run(command, check=False, cwd=ROOT, capture_output=True, text=True, env=environment)
     assert found.returncode == 0, found.stderr
     assert "pushed:" in found.stdout

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from typing import Any
 
@@ -63,7 +64,8 @@ CONTEXTS = st.one_of(
 
 def send(backend: Backend, path: str, body: Any) -> requests.Response:
     """Send JSON as lenient as Python writes it: NaN, lone surrogates and all."""
-    return backend.post(path, body)
+    data = json.dumps(body).encode("utf-8")
+    return backend.post(path, None, data=data, headers={"Content-Type": "application/json"})
 
 
 def check_rows(rows: Any, count: int, version: str) -> None:

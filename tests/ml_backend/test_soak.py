@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import signal
@@ -49,7 +50,7 @@ def test_soak(backends: Callable[..., Backend], checkpoint: Checkpoint, second: 
     timeline = Timeline()
     timeline.versions.append((time.monotonic(), checkpoint.id))
     backend.start()
-    left = iter(range(REQUESTS))
+    requested, over = itertools.count(), threading.Event()
     lock, problems = threading.Lock(), []
     answered: list[str] = []
 
@@ -57,8 +58,8 @@ def test_soak(backends: Callable[..., Backend], checkpoint: Checkpoint, second: 
         rng = random.Random(number)
         while True:
             with lock:
-                turn = next(left, None)
-            if turn is None:
+                turn = next(requested)
+            if turn >= REQUESTS and over.is_set():
                 return
             start = time.monotonic()
             try:
@@ -118,6 +119,8 @@ def test_soak(backends: Callable[..., Backend], checkpoint: Checkpoint, second: 
             chosen = second if chosen is checkpoint else checkpoint
             timeline.versions.append((time.monotonic(), chosen.id))
             backend.use(chosen)
+    time.sleep(1.5)
+    over.set()
     for thread in threads:
         thread.join()
     assert problems == []
