@@ -1,31 +1,33 @@
 """Near-duplicates: the same conversation twice, or almost.
 
-Three measures: equal text, Jaccard similarity of character 5-grams ≥ 0.8, and cosine ≥ 0.95.  Pairs are
-proposed by cosine in embedding space (all pairs, block by block) and then checked: the cosine that counts is
-that of the whole TF-IDF vectors, since in the few dimensions of the map any two dialogues about one topic are close.
+Three measures: equal text, Jaccard similarity of character 5-grams ≥ 0.8, and cosine of the content words' TF-IDF
+vectors ≥ 0.95 (the same words in another order).  Candidates come from MinHash bands over the 5-grams and over
+the words, so that the time grows with the number of dialogues and not with its square; each one is then checked.
 """
 
 from __future__ import annotations
 
 import collections
 import dataclasses
+import itertools
 import math
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from analysis.embedding import Floats
 from analysis.features import Features
 from analysis.results import Fact, Table, Verdict, View
+from dialogue.minhash import band_keys, banding, grams, hashes, packed, sharing
 from dialogue.records import Dialogue
 from dialogue.text import character_ngrams, jaccard
 
 JACCARD, COSINE = 0.8, 0.95
-_PROPOSE = 0.8
-_BLOCK = 2_000
-_MOST = 20_000
-"""Most pairs that are checked; beyond, the page says so."""
+_WORD_BANDS = (10, 20)
+"""Rows and bands for words.  Unrelated dialogues on one topic share many, so that long rows are needed; a pair that
+shares 0.9 of its words is then missed once in 5,000 times, and pairs with cosine ≥ 0.95 share about so many."""
+
+MOST = 500_000
+"""Most candidates that are checked; beyond, the page says so."""
 
 SHARE_FIX = 0.01
 """Share of dialogues with a near-copy from which to act."""
@@ -42,43 +44,68 @@ class Pair:
     cosine: float
 
 
-def near_duplicates(
-    texts: Sequence[str], vectors: Floats, bags: Sequence[Sequence[str]] | None = None
-) -> tuple[list[Pair], bool]:
-    """Find the pairs that are almost the same.
+def near_duplicates(texts: Sequence[str], bags: Sequence[Sequence[str]]) -> tuple[list[Pair], bool]:
+    """Find the dialogues that are almost the same as an earlier one.
 
     Args:
         texts: The conversations.
-        vectors: (n, d) unit vectors that propose pairs.
-        bags: Words whose TF-IDF cosine decides; None: the vectors' own cosine does.
+        bags: Their content words.
 
     Returns:
-        The pairs, most alike first, and whether some were left unchecked.  Of several equal texts each
-        later one is paired with the first.
+        The pairs, most alike first, and whether some candidates were left unchecked.  Each dialogue is paired with
+        one earlier one at most, so that a cluster of m copies gives m - 1 pairs.
     """
-    packed = [re.sub(r"\s+", "", text) for text in texts]
     first: dict[str, int] = {}
-    pairs = []
-    for i, text in enumerate(packed):
-        j = first.setdefault(text, i)
+    pairs: dict[int, Pair] = {}
+    for i, text in enumerate(texts):
+        j = first.setdefault(packed(text), i)
         if j != i:
-            pairs.append(Pair(j, i, "同じ", 1.0, 1.0))
-    kept = np.array(sorted(first.values()), dtype=np.int64)
-    proposed, left_off = _proposed(vectors[kept].astype(np.float32))
-    weigh = None if bags is None else _Weights(bags)
-    grams: dict[int, set[str]] = {}
-    for x, y, close in proposed:
-        a, b = int(kept[x]), int(kept[y])
-        for i in (a, b):
-            if i not in grams:
-                grams[i] = character_ngrams(texts[i])
-        similarity = jaccard(grams[a], grams[b])
-        cosine = close if weigh is None else weigh.cosine(a, b)
-        if similarity >= JACCARD:
-            pairs.append(Pair(a, b, "ほぼ同じ", similarity, cosine))
-        elif cosine >= COSINE:
-            pairs.append(Pair(a, b, "よく似ている", similarity, cosine))
-    return sorted(pairs, key=lambda p: (-p.jaccard, -p.cosine, p.a, p.b)), left_off
+            pairs[i] = Pair(j, i, "同じ", 1.0, 1.0)
+    kept = sorted(first.values())
+    weigh = _Weights(bags)
+    sets: dict[int, set[str]] = {}
+    checked: set[tuple[int, int]] = set()
+    for b, earlier in _candidates([texts[i] for i in kept], [bags[i] for i in kept], kept):
+        for a in earlier:
+            if b in pairs:
+                break
+            if (a, b) in checked:
+                continue
+            if len(checked) >= MOST:
+                return _sorted(pairs), True
+            checked.add((a, b))
+            for i in (a, b):
+                if i not in sets:
+                    sets[i] = character_ngrams(texts[i])
+            # Sets whose sizes differ by more than the bound can not reach it.
+            small, large = sorted((len(sets[a]), len(sets[b])))
+            similarity = jaccard(sets[a], sets[b]) if small >= JACCARD * large else 0.0
+            if similarity >= JACCARD:
+                pairs[b] = Pair(a, b, "ほぼ同じ", similarity, weigh.cosine(a, b))
+            elif (cosine := weigh.cosine(a, b)) >= COSINE:
+                pairs[b] = Pair(a, b, "よく似ている", jaccard(sets[a], sets[b]), cosine)
+    return _sorted(pairs), False
+
+
+def _sorted(pairs: dict[int, Pair]) -> list[Pair]:
+    return sorted(pairs.values(), key=lambda p: (-p.jaccard, -p.cosine, p.a, p.b))
+
+
+def _candidates(
+    texts: Sequence[str], bags: Sequence[Sequence[str]], numbers: Sequence[int]
+) -> Iterator[tuple[int, Iterator[int]]]:
+    """Yield each dialogue with the earlier ones it shares a band with: bands of 5-grams first, then of words."""
+    by_grams = ((i, grams(text)) for i, text in zip(numbers, texts, strict=True))
+    by_words = ((i, hashes(bag)) for i, bag in zip(numbers, bags, strict=True))
+    for hashed, (rows, bands) in ((by_grams, banding(JACCARD)), (by_words, _WORD_BANDS)):
+        keyed = [(i, band_keys(own, rows, bands)) for i, own in hashed if len(own)]
+        if len(keyed) < 2:
+            continue
+        table = np.stack([keys for _, keys in keyed])
+        for band in range(bands):
+            for members in sharing(table[:, band]):
+                for count, position in enumerate(members):
+                    yield keyed[position][0], (keyed[p][0] for p in itertools.islice(members, count))
 
 
 class _Weights:
@@ -105,47 +132,17 @@ class _Weights:
         return round(sum(value * second.get(word, 0.0) for word, value in first.items()), 4)
 
 
-def _proposed(vectors: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> tuple[list[tuple[int, int, float]], bool]:
-    """All pairs with cosine at or above the bound, the most alike `_MOST` if there are more."""
-    rows, columns, values = [], [], []
-    count, bound = 0, _PROPOSE
-    for start in range(0, len(vectors), _BLOCK):
-        similar = vectors[start : start + _BLOCK] @ vectors[start:].T
-        i, j = np.nonzero(similar >= bound)
-        upper = j > i
-        i, j = i[upper], j[upper]
-        rows.append(i + start)
-        columns.append(j + start)
-        values.append(similar[i, j])
-        count += len(i)
-        if count > 4 * _MOST:  # keep memory flat when very many are alike
-            merged = np.concatenate(values)
-            order = np.argsort(-merged, kind="stable")[:_MOST]
-            rows = [np.concatenate(rows)[order]]
-            columns = [np.concatenate(columns)[order]]
-            values = [merged[order]]
-            count, bound = _MOST, max(bound, float(values[0][-1]))
-    if not values:
-        return [], False
-    merged = np.concatenate(values)
-    order = np.argsort(-merged, kind="stable")[:_MOST]
-    found = zip(np.concatenate(rows)[order], np.concatenate(columns)[order], merged[order], strict=True)
-    return [(int(a), int(b), round(float(v), 4)) for a, b, v in found], bound > _PROPOSE or len(merged) > _MOST
-
-
-def duplicates_view(
-    data: Features, vectors: Floats, bags: Sequence[Sequence[str]] | None, link: Callable[[Dialogue], str]
-) -> View:
+def duplicates_view(data: Features, bags: Sequence[Sequence[str]], link: Callable[[Dialogue], str]) -> View:
     """Which conversations are near-copies of another, with links, and which openings recur; see `near_duplicates`."""
     texts = ["\n".join(turn.text for turn in d.conversation) for d in data.dialogues]
-    pairs, left_off = near_duplicates(texts, vectors, bags)
+    pairs, left_off = near_duplicates(texts, bags)
     copies = {pair.b for pair in pairs}
     share = len(copies) / max(1, data.n)
     verdict = Verdict.OK if not copies else Verdict.FIX if share >= SHARE_FIX else Verdict.WATCH
     advice = f"ほかとほとんど同じ会話が{len(copies)}件ある。表の片方を書き直すか、不採用にする。" if copies else ""
     facts = [Fact(f"ほかとほとんど同じ会話は{len(copies)}件。", verdict if data.n > 1 else Verdict.UNKNOWN, advice)]
     if left_off:
-        facts.append(Fact(f"似た組が多すぎるので、近いほうから{_MOST:,}組だけを調べた。"))
+        facts.append(Fact(f"似ているかもしれない組が多すぎるので、{MOST:,}組だけを調べた。"))
     shown = pairs[:100]
     ids = [(data.dialogues[p.a], data.dialogues[p.b]) for p in shown]
     openings = _openings(data)

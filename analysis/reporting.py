@@ -100,7 +100,7 @@ def report(
             turns_view(data, aims, settings),
             length_view(data, settings),
             association_view(data, settings),
-            duplicates_view(data, vectors, None if settings.embedding else bags, link),
+            duplicates_view(data, bags, link),
             terms_view(data, looked_at, words, settings, link),
             origin_view(data, vectors, settings),
             people_view(data, settings),

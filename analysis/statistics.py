@@ -47,6 +47,12 @@ def effective_number(counts: ArrayLike) -> float:
     return float(np.exp(-(shares * np.log(shares)).sum()))
 
 
+def effective_numbers(rows: Floats) -> Floats:
+    """`effective_number` of every row of counts, (draws, k) → (draws,); no row may be empty."""
+    shares = rows / rows.sum(axis=1, keepdims=True)
+    return np.asarray(np.exp(-(shares * np.log(np.where(shares > 0, shares, 1.0))).sum(axis=1)))
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Fit:
     """Counts against target shares: what chance alone would give at this n.
@@ -89,7 +95,7 @@ def goodness_of_fit(counts: ArrayLike, shares: Floats, rng: np.random.Generator,
     chi = float(((observed[inside] - expected[inside]) ** 2 / per_cell).sum())
     largest = float(np.abs(residuals).max()) if n else 0.0
     reach = float(np.quantile(drawn.max(axis=1), 0.95)) if n else 0.0
-    entropies = np.array([effective_number(row) for row in simulated[: min(draws, 1000)]])
+    entropies = effective_numbers(simulated[:1000]) if n else np.zeros(1)
     return Fit(
         n=n,
         expected=expected,

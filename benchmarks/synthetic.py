@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from analysis.vocabulary import is_content, split
+from analysis.vocabulary import split
 from dialogue import Attribute, Dialogue, Source, Turn, files, load_taxonomy
 
 CONTEXTS = Path(__file__).parent.parent / "examples" / "contexts.jsonl"
@@ -49,7 +49,7 @@ def nouns() -> tuple[tuple[str, ...], ...]:
     pools: dict[str, dict[str, None]] = {name: {} for name in load_taxonomy().names}
     for _, row in files.read_jsonl(CONTEXTS):
         for word in split(str(row["context"])):
-            if word.pos1 == "名詞" and is_content(word):
+            if word.pos1 == "名詞" and word.content:
                 pools[row["topic"]][word.surface] = None
     return tuple(tuple(pool) for pool in pools.values())
 
