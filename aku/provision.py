@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 from aku.connection import connect
-from dialogue import files, label_studio
+from dialogue import files, label_studio, migrations
 from dialogue.errors import LabelStudioError
 from dialogue.genres import load_taxonomy
 from dialogue.settings import Workspace
@@ -46,8 +46,13 @@ def provision_project(workspace: Workspace, url: str, title: str) -> int:
         project = None
     client = _client(workspace, url)
     if project is None:
-        # A title found on the server means that the state file was lost, not the project.
-        project = next((p.id for p in client.projects.list() if p.title == title), None)
+        # A title found on the server means that the state file was lost, not the project.  Else a restored
+        # studio has come up at another address, and the project was renamed: its number and screen tell it.
+        there = list(client.projects.list())
+        project = next((p.id for p in there if p.title == title), None)
+        if project is None:
+            numbered = [p for p in there if p.id == known.get("project") and p.label_config]
+            project = next((p.id for p in numbered if migrations.config_format(str(p.label_config))), None)
     if project is None:
         project = int(client.projects.create(**wanted).id)
     else:
@@ -73,8 +78,11 @@ def _provide_view(workspace: Workspace, url: str, project: int) -> None:
 def provision_backend(workspace: Workspace, url: str, project: int, backend_url: str) -> int:
     """Connect the ML backend to the project (interactive, basic auth) and guard its webhook; returns its id.
 
-    Uses the REST API directly, since Label Studio wants `url` and `project` on every change.
+    Uses the REST API directly, since Label Studio wants `url` and `project` on every change.  A backend or webhook
+    that stands there under the address of an earlier start is moved to this one, not joined by a second.
     """
+    state = workspace.state / "studio.json"
+    known = dict(files.read_json(state))
     secrets = workspace.read_secrets()
     wanted: dict[str, Any] = {
         "url": backend_url,
@@ -87,9 +95,13 @@ def provision_backend(workspace: Workspace, url: str, project: int, backend_url:
         "timeout": 100,
     }
     with api(workspace, url) as http:
-        present = [b for b in _json(http.get("/api/ml", params={"project": project})) if b["url"] == backend_url]
+        before = known.get("backend_url") if known.get("project") == project else None
+        there = _json(http.get("/api/ml", params={"project": project}))
+        present = sorted((b for b in there if b["url"] in (backend_url, before)), key=lambda b: b["url"] != backend_url)
         if present:
             backend = int(present[0]["id"])
+            for stale in present[1:]:
+                http.delete(f"/api/ml/{stale['id']}").raise_for_status()
             _json(http.patch(f"/api/ml/{backend}", json=wanted))
         else:
             backend = int(_json(http.post("/api/ml", json=wanted))["id"])
@@ -103,15 +115,17 @@ def provision_backend(workspace: Workspace, url: str, project: int, backend_url:
             "headers": {"X-Webhook-Secret": secrets["WEBHOOK_SECRET"]},
             "is_active": True,
         }
-        mine = [h for h in hooks if h["url"].rstrip("/") == target]
+        mine = [h for h in hooks if h["url"].rstrip("/") in (target, f"{before}/webhook")]
+        mine.sort(key=lambda h: h["url"].rstrip("/") != target)
         if not mine:
             _json(http.post("/api/webhooks/", json=hook))
-        elif mine[0].get("headers") != hook["headers"] or not mine[0].get("is_active"):
+        elif any(mine[0].get(key) != hook[key] for key in ("url", "headers", "is_active")):
             _json(http.patch(f"/api/webhooks/{mine[0]['id']}/", json=hook))
+        for stale in mine[1:]:
+            http.delete(f"/api/webhooks/{stale['id']}/").raise_for_status()
         # Opening a card that has no draft yet asks the backend for one.
         _json(http.patch(f"/api/projects/{project}", json={"evaluate_predictions_automatically": True}))
-    state = workspace.state / "studio.json"
-    files.write_json(state, {**files.read_json(state), "backend": backend, "backend_url": backend_url})
+    files.write_json(state, {**known, "backend": backend, "backend_url": backend_url})
     return backend
 
 
