@@ -12,7 +12,7 @@ from analysis.associations import MATERIAL_EPSILON
 from analysis.features import KINDS, Features
 from analysis.results import Fact, Table, Test, Verdict, View
 from analysis.settings import ReportSettings
-from analysis.statistics import Floats, generator, group_means_test, monte_carlo_p
+from analysis.statistics import Floats, generator, group_means_test, sequential_p
 from dialogue.text import character_ngrams
 
 SLICE = 500
@@ -87,11 +87,22 @@ def origin_view(data: Features, vectors: Floats, settings: ReportSettings) -> Vi
     first = np.arange(2 * m) < m
     vendi_hand, vendi_draft = vendi(pooled[first]), vendi(pooled[~first])
     repeat_hand, repeat_draft = repeats(first), repeats(~first)
-    vendi_drawn, repeat_drawn = [], []
-    for _ in range(max(99, settings.permutations // 2)):
+    vendi_drawn: list[float] = []
+
+    def draw_vendi() -> float:
         half = rng.permutation(first)
         vendi_drawn.append(vendi(pooled[half]) - vendi(pooled[~half]))
-        repeat_drawn.append(repeats(~half) - repeats(half))
+        return vendi_drawn[-1]
+
+    def draw_repetition() -> float:
+        half = rng.permutation(first)
+        return repeats(~half) - repeats(half)
+
+    draws = max(99, settings.permutations // 2)
+    p_vendi = sequential_p(vendi_hand - vendi_draft, draw_vendi, draws)
+    p_repetition = sequential_p(repeat_draft - repeat_hand, draw_repetition, draws)
+    while len(vendi_drawn) < 99:  # for the band that is shown
+        draw_vendi()
     groups = drafted.astype(np.int64)
     effect, p_length = group_means_test(data.mean_length, groups, rng, settings.permutations)
     hand_length, draft_length = (float(data.mean_length[groups == g].mean()) for g in (0, 1))
@@ -103,7 +114,7 @@ def origin_view(data: Features, vectors: Floats, settings: ReportSettings) -> Vi
             "Vendiスコアの差",
             round(vendi_hand - vendi_draft, 3),
             f"手書き {vendi_hand:.1f}、下書き {vendi_draft:.1f}（{m}件ずつ）",
-            monte_carlo_p(vendi_hand - vendi_draft, vendi_drawn),
+            p_vendi,
             material=ratio <= 0.95,
             advice=f"下書きからの会話は意味の幅が手書きの{ratio:.0%}しかない。下書きをもっと書き換えるか、手書きを増やす。",
         ),
@@ -113,7 +124,7 @@ def origin_view(data: Features, vectors: Floats, settings: ReportSettings) -> Vi
             "言い回しの重なりの差",
             round(repeat_draft - repeat_hand, 3),
             f"手書き {repeat_hand:.1%}、下書き {repeat_draft:.1%}（{m}件ずつ）",
-            monte_carlo_p(repeat_draft - repeat_hand, repeat_drawn),
+            p_repetition,
             material=repeat_draft - repeat_hand >= 0.02,
             advice=f"下書きからの会話は、ほかの会話と重なる言い回しが{repeat_draft:.1%}ある（手書きは{repeat_hand:.1%}）。"
             "決まり文句を直す。",

@@ -27,6 +27,25 @@ def monte_carlo_p(observed: float, draws: ArrayLike) -> float:
     return float((1 + np.count_nonzero(values >= observed - 1e-9)) / (1 + values.size))
 
 
+ENOUGH = 50
+"""Draws at least as extreme as what is observed after which a permutation test stops."""
+
+
+def sequential_p(observed: float, draw: Callable[[], float], most: int) -> float:
+    """Upper-tail p-value by drawing until it is clear; at most `most` draws.
+
+    Stops at the `ENOUGH`-th draw that is at least as extreme: p is then `ENOUGH` / draws, which is a valid p-value
+    (Besag & Clifford 1991, Biometrika 78:301).  Where nothing is found, which is the usual case, this takes about a
+    hundred draws instead of thousands; small p-values are as fine as with all draws.
+    """
+    extreme = 0
+    for number in range(1, most + 1):
+        extreme += draw() >= observed - 1e-9
+        if extreme == ENOUGH:
+            return ENOUGH / number
+    return (1 + extreme) / (1 + most)
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """Adjust p-values for testing all of them at once (Holm 1979): family-wise error kept."""
     order = sorted(range(len(p_values)), key=lambda i: p_values[i])
@@ -175,10 +194,11 @@ def association_test(a: Ints, b: Ints, rng: np.random.Generator, permutations: i
         return 0.0, 1.0
     table = contingency(codes_a, codes_b, rows, columns)
     expected = expected_counts(table)
-    drawn = np.empty(permutations)
-    for i in range(permutations):
-        drawn[i] = (contingency(codes_a, rng.permutation(codes_b), rows, columns) ** 2 / expected).sum()
-    return cramers_v(table)[1], monte_carlo_p(float((table**2 / expected).sum()), drawn)
+
+    def draw() -> float:
+        return float((contingency(codes_a, rng.permutation(codes_b), rows, columns) ** 2 / expected).sum())
+
+    return cramers_v(table)[1], sequential_p(float((table**2 / expected).sum()), draw, permutations)
 
 
 def group_means_test(
@@ -197,9 +217,9 @@ def group_means_test(
         return float((np.bincount(codes, weights=shuffled, minlength=k) ** 2 / sizes).sum())
 
     observed = between(centred)
-    drawn = [between(rng.permutation(centred)) for _ in range(permutations)]
+    p = sequential_p(observed, lambda: between(rng.permutation(centred)), permutations)
     within = (total - observed) / (sample.size - k)
-    return max(0.0, (observed - (k - 1) * within) / total), monte_carlo_p(observed, drawn)
+    return max(0.0, (observed - (k - 1) * within) / total), p
 
 
 def permanova(points: Floats, groups: Ints, rng: np.random.Generator, permutations: int = 999) -> tuple[float, float]:
@@ -222,21 +242,9 @@ def permanova(points: Floats, groups: Ints, rng: np.random.Generator, permutatio
         return float((((one_hot @ centred) ** 2).sum(axis=1) / sizes).sum())
 
     observed = between(codes)
-    drawn = [between(rng.permutation(codes)) for _ in range(permutations)]
+    p = sequential_p(observed, lambda: between(rng.permutation(codes)), permutations)
     within = (total - observed) / (n - k)
-    return max(0.0, (observed - (k - 1) * within) / total), monte_carlo_p(observed, drawn)
-
-
-def two_sample_test(
-    size_a: int, n: int, statistic: Callable[[Ints], float], rng: np.random.Generator, permutations: int
-) -> tuple[float, float, float]:
-    """Permutation test of any statistic of a choice of `size_a` of `n` items (upper tail).
-
-    The first `size_a` indices are the observed choice.  Returns observed value, mean under the null, p.
-    """
-    observed = statistic(np.arange(size_a))
-    drawn = [statistic(np.sort(rng.permutation(n)[:size_a])) for _ in range(permutations)]
-    return observed, float(np.mean(drawn)), monte_carlo_p(observed, drawn)
+    return max(0.0, (observed - (k - 1) * within) / total), p
 
 
 def interval_test(values: ArrayLike, low: float, high: float) -> tuple[float, float]:

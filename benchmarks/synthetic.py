@@ -31,7 +31,8 @@ class Bias:
     """What is planted; every field's default plants nothing.
 
     `half_pair` halves one of the 25 pairs; `genre_closeness` is the share of dialogues whose closeness is
-    decided by the genre; `long_annotator` multiplies the phrases of one annotator's turns; `copies` is the
+    decided by the genre; `long_annotator` multiplies the phrases of one annotator's
+    turns (1, 2 or 3 at random; rounded down, so that 1.5 gives a third more); `copies` is the
     share of dialogues that copy another with a few characters changed; `drafted_nouns` is the share of the
     nouns that drafted dialogues use.
     """

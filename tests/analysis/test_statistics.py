@@ -102,6 +102,26 @@ def test_permutation_p_is_uniform_without_an_effect(name: str) -> None:
     assert 0.4 < np.mean(found) < 0.6
 
 
+def test_drawing_stops_early_and_keeps_the_level() -> None:
+    drawn: list[float] = []
+
+    def draw(generator: np.random.Generator) -> float:
+        drawn.append(float(generator.normal()))
+        return drawn[-1]
+
+    found = []
+    for i in range(2000):
+        generator = rng(i)
+        found.append(s.sequential_p(float(generator.normal()), lambda own=generator: draw(own), 999))
+    p = np.array(found)
+    for level in (0.01, 0.05, 0.2, 0.5):
+        assert (p <= level).mean() <= level + 3 * np.sqrt(level * (1 - level) / len(p)), level
+        assert (p <= level).mean() >= level - 3 * np.sqrt(level * (1 - level) / len(p)) - 0.01, level
+    assert len(drawn) < 2000 * 300, "most of 999 draws are saved where there is nothing to find"
+    assert s.sequential_p(10.0, lambda: 0.0, 999) == 1 / 1000
+    assert s.sequential_p(0.0, lambda: 0.0, 999) == 1.0
+
+
 def test_permutation_tests_see_an_effect() -> None:
     generator = rng(2)
     groups = np.repeat([0, 1, 2], 40)
