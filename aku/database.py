@@ -188,6 +188,12 @@ def tool(name: str) -> str:
     raise FileError(f"{name} is not installed; install PostgreSQL's client programs (Debian: postgresql-client).")
 
 
+def tool_version(name: str) -> int:
+    """Return the major version of a PostgreSQL program."""
+    result = subprocess.run([tool(name), "--version"], capture_output=True, text=True, check=True)
+    return int(result.stdout.split()[2].split(".")[0])
+
+
 def _run(command: list[str], database: Postgres) -> None:
     result = subprocess.run(command, env=database.environment, capture_output=True, text=True, check=False)
     if result.returncode:

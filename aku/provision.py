@@ -25,7 +25,7 @@ def provision_project(workspace: Workspace, url: str, title: str) -> int:
     A project that was deleted in Label Studio is made anew.
     """
     state = workspace.state / "studio.json"
-    config = label_studio.labeling_config(load_taxonomy(workspace.taxonomy))
+    config = label_studio.labeling_config(load_taxonomy(workspace.taxonomy)).strip()  # as Label Studio stores it
     wanted = {
         "title": title,
         "label_config": config,

@@ -15,6 +15,7 @@ def register(app: typer.Typer) -> None:
     """Add this module's commands."""
     app.command("backup")(backup)
     app.command("restore")(restore)
+    app.command("doctor")(doctor)
 
 
 def backup(
@@ -69,6 +70,27 @@ def restore(
         if not manifest["secrets"]:
             console.print("  Put secrets.env back before `aku up`: it was left out of the backup.", style="yellow")
         console.print("  `aku up` starts the studio, `aku doctor` looks it over.")
+
+
+def doctor(
+    context: typer.Context,
+    json_: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
+) -> None:
+    """Look everything over and say how to mend what is wrong; exits with 1 if something must be mended."""
+    import dataclasses
+    import json
+
+    from aku.doctor import examine, has_failed, show
+
+    with console.status("Looking everything over …"):
+        findings = list(examine(context.obj))
+    if json_:
+        rows = [dataclasses.asdict(finding) for finding in findings]
+        console.print(json.dumps(rows, ensure_ascii=False, indent=2), markup=False, soft_wrap=True)
+    else:
+        show(findings)
+    if has_failed(findings):
+        raise typer.Exit(1)
 
 
 def _describe(manifest: dict[str, Any]) -> None:
