@@ -12,6 +12,7 @@ from analysis.figures import HeatGrid, Spread, SpreadChart
 from analysis.results import Test, Verdict, View
 from analysis.settings import ReportSettings
 from analysis.statistics import association_test, cramers_v, expected_counts, generator, group_means_test
+from analysis.tables import spread_table
 from analysis.views import FEW, TOO_FEW, quantiles
 from dialogue.records import CLOSENESS_MEANING, MOOD_MEANING
 
@@ -110,6 +111,7 @@ def association_view(data: Features, settings: ReportSettings) -> View:
         tests=tuple(tests),
         facts=() if data.n >= FEW else (TOO_FEW,),
         figures=(*grids, *((chart,) if spreads else ())),
+        tables=(spread_table(chart, "属性"),) if spreads else (),
         numbers=numbers,
     )
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from analysis.associations import MATERIAL_EPSILON
 from analysis.features import KINDS, Features
+from analysis.figures import Bar, BarChart
 from analysis.results import Fact, Table, Test, Verdict, View
 from analysis.settings import ReportSettings
 from analysis.statistics import Floats, generator, group_means_test, sequential_p
@@ -152,12 +153,29 @@ def origin_view(data: Features, vectors: Floats, settings: ReportSettings) -> Vi
         planned="下書きからの会話が、手書きと同じくらい多様",
         chance=f"由来を入れ替えるだけで、Vendiスコアの差は {np.quantile(vendi_drawn, 0.95):.2f} までありうる",
         tests=tests,
+        figures=(_chart(vendi_hand, vendi_draft, vendi_drawn, m),),
         tables=(Table(f"{m}件ずつ選んで比べた値", ("", "手書き", "下書きから"), rows),),
         numbers={
             "n": m,
             "vendi": {"manual": vendi_hand, "drafted": vendi_draft},
             "repetition": {"manual": repeat_hand, "drafted": repeat_draft},
         },
+    )
+
+
+def _chart(hand: float, draft: float, drawn: list[float], m: int) -> BarChart:
+    """Vendi scores of both slices, each in the band that swapping origins gives around their mean."""
+    middle, reach = (hand + draft) / 2, float(np.quantile(np.abs(drawn), 0.95)) / 2
+    return BarChart(
+        "origin-vendi",
+        f"意味の実効数（Vendiスコア、{m}件ずつ）",
+        f"手書きと下書きからの会話の意味の実効数。手書き {hand:.1f}、下書きから {draft:.1f}（{m}件ずつ）。",
+        tuple(
+            Bar(name, round(value, 1), target=middle, low=middle - reach, high=middle + reach)
+            for name, value in (("手書き", hand), ("下書きから", draft))
+        ),
+        unit="",
+        mark="差がない場合",
     )
 
 

@@ -109,7 +109,8 @@ def _spreads(chart: SpreadChart) -> str:
     rows.append(
         f'<div class="bar scale" aria-hidden="true"><span>{escape(chart.unit)}</span><div>{marks}</div><b></b></div>'
     )
-    keys = '<span><i class="k user"></i>User</span><span><i class="k aku"></i>Aku</span>'
+    groups = {s.group for s in chart.spreads}
+    keys = "".join(f'<span><i class="k {g.lower()}"></i>{g}</span>' for g in ("User", "Aku") if g in groups)
     keys += '<span><i class="k band"></i>平均の目標の幅</span>' if band else ""
     legend = f'<p class="legend">{keys}太い帯は中央の半分、細い線は10〜90%、数字は中央値</p>'
     return f'<div class="bars">{"".join(rows)}</div>{legend}'

@@ -9,6 +9,7 @@ from analysis.features import KINDS, Features
 from analysis.figures import Line, LineChart
 from analysis.results import Fact, Verdict, View
 from analysis.settings import ReportSettings
+from analysis.tables import line_table
 
 
 def growth_view(data: Features, settings: ReportSettings) -> View:
@@ -56,6 +57,7 @@ def growth_view(data: Features, settings: ReportSettings) -> View:
         chance=forecast,
         facts=(Fact(f"最近4週間は週{pace:.0f}件。{undated_note}"),),
         figures=(chart,),
+        tables=(line_table(chart),),
         numbers={"n": data.n, "goal": settings.goal, "pace_per_week": round(pace, 2)},
     )
 

@@ -15,7 +15,7 @@ from analysis.embedding import Floats, group, typical_words
 from analysis.features import KIND_WORDS, KINDS, Features
 from analysis.figures import Area, Coloring, MapChart
 from analysis.layout import Layout
-from analysis.results import Fact, Test, Verdict, View
+from analysis.results import Fact, Table, Test, Verdict, View
 from analysis.settings import ReportSettings
 from analysis.statistics import generator
 from dialogue.records import CLOSENESS_MEANING, MOOD_MEANING, Dialogue
@@ -52,6 +52,7 @@ def meaning_view(
         tests=tests,
         facts=() if tests else (Fact("由来・時期・書き手がひとつずつなので、比べる相手がまだない。", Verdict.UNKNOWN),),
         figures=(chart,) if chart else (),
+        tables=(_areas(chart),) if chart and len(chart.areas) > 1 else (),
         numbers={"vendi_per_100": variety, "areas": names},
         memo=True,
     )
@@ -89,6 +90,12 @@ def _chart(
         layout.fresh,
     )
     return chart, how
+
+
+def _areas(chart: MapChart) -> Table:
+    rows = tuple(("・".join(area.words) or "–", str(area.n)) for area in chart.areas)
+    note = "まとまりは元の空間で分けたもの（k平均法）。名前は、ほかより目立って多い言葉。"
+    return Table("意味のまとまり", ("目立つ言葉", "会話"), rows, note=note)
 
 
 def colorings(data: Features, chosen: NDArray[np.int64]) -> tuple[Coloring, ...]:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from analysis.associations import MATERIAL_EPSILON, MATERIAL_V
 from analysis.features import KINDS, Features
+from analysis.figures import Spread, SpreadChart
 from analysis.results import Fact, Table, Test, Verdict, View
 from analysis.settings import ReportSettings
 from analysis.statistics import (
@@ -19,6 +20,7 @@ from analysis.statistics import (
     group_means_test,
     permanova,
 )
+from analysis.views import quantiles
 
 SMALLEST = 5
 """A writer, month or origin with fewer dialogues is not compared."""
@@ -71,8 +73,29 @@ def people_view(data: Features, settings: ReportSettings) -> View:
         planned="誰が書いても、長さも組も同じ散らばり",
         chance="書き手の名前を入れ替えて、偶然の幅を出している",
         tests=tests,
+        figures=(_chart(data, groups, chosen),),
         tables=(table,),
         numbers={"counts": {name: int((data.annotator == i).sum()) for i, name in enumerate(data.annotators)}},
+    )
+
+
+def _chart(data: Features, groups: NDArray[np.int64], chosen: NDArray[np.bool_]) -> SpreadChart:
+    """Characters a turn of the writers who are compared, the most prolific first; at most twenty."""
+    codes, counts = np.unique(groups, return_counts=True)
+    order = codes[np.argsort(-counts, kind="stable")][:20]
+    means = data.mean_length
+    spreads = tuple(
+        Spread(data.annotators[code], "会話の平均", quantiles(means[mine]), int(mine.sum()))
+        for code in order
+        for mine in (chosen & (data.annotator == code),)
+    )
+    low, high = min(spreads, key=lambda s: s.quantiles[2]), max(spreads, key=lambda s: s.quantiles[2])
+    return SpreadChart(
+        "people-length",
+        "書き手ごとの1ターンの文字数",
+        "書き手ごとの、1ターンの平均文字数の散らばり（会話ごと）。中央値の最小は"
+        f"{low.label}の{low.quantiles[2]:.0f}文字、最大は{high.label}の{high.quantiles[2]:.0f}文字。",
+        spreads,
     )
 
 

@@ -55,6 +55,11 @@ def _size(figure: Figure) -> tuple[float, float]:
     return (8, 4) if isinstance(figure, LineChart) else (8, 8)
 
 
+def _short(label: str) -> str:
+    """A label that leaves room for the plot; the page shows it whole."""
+    return label if len(label) <= 24 else label[:23] + "…"
+
+
 def _bars(axes: Any, chart: BarChart) -> None:
     rows = np.arange(len(chart.bars))
     for i, bar in enumerate(chart.bars):
@@ -66,7 +71,7 @@ def _bars(axes: Any, chart: BarChart) -> None:
     for i, bar in enumerate(chart.bars):
         if bar.target is not None:
             axes.plot([bar.target, bar.target], [i - 0.45, i + 0.45], color=_INK, linewidth=1.5)
-    axes.set_yticks(rows, [b.label for b in chart.bars])
+    axes.set_yticks(rows, [_short(b.label) for b in chart.bars])
     axes.invert_yaxis()
     axes.set_xlabel(chart.unit)
 
@@ -90,7 +95,7 @@ def _spreads(axes: Any, chart: SpreadChart) -> None:
         axes.plot([q[0], q[4]], [i, i], color=color, linewidth=1.5)
         axes.plot([q[1], q[3]], [i, i], color=color, linewidth=7, alpha=0.6, solid_capstyle="butt")
         axes.plot([q[2]], [i], "|", color=color, markersize=13, markeredgewidth=2.5)
-    axes.set_yticks(range(len(chart.spreads)), [f"{s.label}（{s.group}）" for s in chart.spreads])
+    axes.set_yticks(range(len(chart.spreads)), [f"{_short(s.label)}（{s.group}）" for s in chart.spreads])
     axes.invert_yaxis()
     axes.set_xlabel(chart.unit)
 

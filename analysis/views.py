@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from analysis.statistics import (
     interval_test,
     wasserstein_test,
 )
+from analysis.tables import fit_table, spread_table
 from analysis.targets import PAIRS, genre_shares, is_starter, pair_shares, turn_shares
 from dialogue.records import CLOSENESS_MEANING, MOOD_MEANING, Attribute
 
@@ -107,7 +109,7 @@ def genre_view(data: Features, plan: PlanSettings, settings: ReportSettings) -> 
         tests=share_tests("genre", "ジャンル", fit, names) if known.size >= FEW else (),
         facts=tuple(facts),
         figures=(chart,),
-        tables=(coverage,),
+        tables=(fit_table("ジャンルごとの件数", "ジャンル", names, counts.tolist(), fit), coverage),
         numbers={
             "counts": dict(zip(names, counts.tolist(), strict=True)),
             "missing": missing,
@@ -169,6 +171,7 @@ def pair_view(data: Features, plan: PlanSettings, settings: ReportSettings) -> V
         tests=share_tests("pairs", "組", fit, [pair_name(p) for p in PAIRS]) if data.n >= FEW else (),
         facts=tuple(facts),
         figures=(grid,),
+        tables=(fit_table("組ごとの件数", "組（親密さ・機嫌）", [pair_name(p) for p in PAIRS], counts.tolist(), fit),),
         numbers={
             "counts": {pair_name(p): int(c) for p, c in zip(PAIRS, counts, strict=True)},
             "expected": fit.expected.round(3).tolist(),
@@ -186,6 +189,12 @@ def turns_view(data: Features, plan: PlanSettings, settings: ReportSettings) -> 
     values, shares = turn_shares(plan)
     if is_starter(plan, data.n):
         values, shares = (10,), np.ones(1)
+    present = sorted({*values, *np.unique(data.turns).tolist()})
+    planned = {v: float(s) for v, s in zip(values, shares, strict=True)}
+    spread = np.array([planned.get(v, 0.0) for v in present])
+    counts = np.array([int((data.turns == v).sum()) for v in present])
+    labels = [f"{v}ターン" for v in present]
+    fit = goodness_of_fit(counts, spread, generator(settings.seed, "turns.band"), settings.simulations)
     tests: tuple[Test, ...] = ()
     distance = quantile = 0.0
     if data.n >= FEW:
@@ -193,6 +202,8 @@ def turns_view(data: Features, plan: PlanSettings, settings: ReportSettings) -> 
         distance, p, quantile = wasserstein_test(data.turns, values, shares, rng, settings.simulations)
         mean, aim = float(data.turns.mean()), float(shares @ np.array(values))
         way = "短い" if mean < aim else "長い"
+        # One number of turns off its target is worth a look, not more: what matters is the spread, the first test.
+        cell = dataclasses.replace(share_tests("turns", "ターン数", fit, labels)[0], limit=Verdict.WATCH)
         tests = (
             Test(
                 "turns.distance",
@@ -205,17 +216,14 @@ def turns_view(data: Features, plan: PlanSettings, settings: ReportSettings) -> 
                 advice=f"ターン数が計画からずれている（平均 {mean:.1f}、計画 {aim:.1f}）。"
                 + (f"計画より{way}会話が多い。" if abs(mean - aim) > 0.5 else "計画にある長さへ散らす。"),
             ),
+            cell,
+            _first_test(data, plan, settings),
         )
-    present = sorted({*values, *np.unique(data.turns).tolist()})
-    planned = {v: float(s) for v, s in zip(values, shares, strict=True)}
-    spread = np.array([planned.get(v, 0.0) for v in present])
-    counts = np.array([int((data.turns == v).sum()) for v in present])
-    fit = goodness_of_fit(counts, spread, generator(settings.seed, "turns.band"), settings.simulations)
     chart = BarChart(
         "turns",
         "ターン数",
         f"ターン数ごとの件数。{_summary(data.turns, 'ターン')}。計画は{values[0]}〜{values[-1]}ターン。",
-        tuple(_bar(f"{v}ターン", counts[i], fit, i) for i, v in enumerate(present)),
+        tuple(_bar(label, counts[i], fit, i) for i, label in enumerate(labels)),
     )
     references = "、".join(f"{name} {turns}" for name, turns, _ in REFERENCES)
     return View(
@@ -227,8 +235,32 @@ def turns_view(data: Features, plan: PlanSettings, settings: ReportSettings) -> 
         tests=tests,
         facts=() if data.n >= FEW else (TOO_FEW,),
         figures=(chart,),
+        tables=(fit_table("ターン数ごとの件数", "ターン数", labels, counts.tolist(), fit),),
         numbers={"counts": {str(v): int(c) for v, c in zip(present, counts, strict=True)}, "distance": distance},
         memo=True,
+    )
+
+
+def _first_test(data: Features, plan: PlanSettings, settings: ReportSettings) -> Test:
+    """Does Aku begin as often as planned?"""
+    begun, aim = int(data.aku_begins.sum()), plan.aku_begins
+    fit = goodness_of_fit(
+        [data.n - begun, begun],
+        np.array([1 - aim, aim]),
+        generator(settings.seed, "turns.first"),
+        settings.simulations,
+    )
+    share = begun / max(1, data.n)
+    return Test(
+        "turns.first",
+        "Akuから始まる会話の割合が計画からずれているか",
+        "標準化残差",
+        round(fit.largest_residual, 3),
+        f"{share:.0%}、計画 {aim:.0%}",
+        fit.p_largest,
+        material=abs(share - aim) >= 0.05,
+        limit=Verdict.WATCH,
+        advice=f"Akuから始まる会話が{share:.0%}で、計画の{aim:.0%}より{'多い' if share > aim else '少ない'}。",
     )
 
 
@@ -276,6 +308,7 @@ def length_view(data: Features, settings: ReportSettings) -> View:
         tests=tests,
         facts=() if data.n >= FEW else (TOO_FEW,),
         figures=(chart,) if spreads else (),
+        tables=(spread_table(chart, "ターンの位置"),) if spreads else (),
         numbers={
             "mean": float(data.length.mean()) if data.length.size else None,
             "quantiles": quantiles(data.length.astype(float)) if data.length.size else None,

@@ -6,6 +6,7 @@ import base64
 import dataclasses
 import io
 import re
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ import pytest
 
 from analysis import PlanSettings, ReportSettings, report, with_comparison, write_report
 from analysis.fonts import embedded_font
+from analysis.page import page as html
 from analysis.page import safe_json
+from analysis.pictures import png
 from dialogue import Turn, load_taxonomy
 
 FLAGS = (
@@ -91,7 +94,7 @@ WIDE = pytest.mark.parametrize("opened", [(1400, "light")], indirect=True)
 def test_every_plot_is_visible_and_nothing_goes_wrong(opened: tuple[Any, list[str]]) -> None:
     page, wrong = opened
     figures = page.locator("figure")
-    assert figures.count() >= 11
+    assert figures.count() >= 13
     for i in range(figures.count()):
         plot = figures.nth(i).locator(".plot")
         box = plot.bounding_box()
@@ -102,6 +105,54 @@ def test_every_plot_is_visible_and_nothing_goes_wrong(opened: tuple[Any, list[st
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "the page scrolls sideways"
     assert wrong == []
     assert page.title() != "broken"
+
+
+def edges(make: Any) -> dict[str, list[Any]]:
+    """Data sets at which a report might stumble."""
+    long = dataclasses.replace(
+        make(0), conversation=tuple(Turn(t.speaker, "長い話" * 10_000) for t in make(0).conversation)
+    )
+    word = dataclasses.replace(make(0), id="i" * 300, context="w" * 2000, genre=("g" * 300,))
+    return {
+        "none": [],
+        "one": [make(0)],
+        "one cell": [make(i, text=f"{'傘鍋猫花雪'[i % 5]}の話{i}") for i in range(60)],
+        "one genre": [
+            make(i, pair=(i % 5, i // 5 % 5), turns=4 + i % 13, text=f"{'傘鍋猫'[i % 3]}{i}") for i in range(60)
+        ],
+        "long text": [long, word],
+        "no genre": [make(i, genre=(), text=f"{'傘鍋猫'[i % 3]}の話{i}", created_at="いつか") for i in range(30)],
+    }
+
+
+@pytest.mark.parametrize("name", ["none", "one", "one cell", "one genre", "long text", "no genre"])
+def test_edges_give_a_page_that_opens(name: str, make, browser: Any, tmp_path: Path) -> None:
+    found = report(edges(make)[name], settings=ReportSettings(simulations=200, permutations=99))
+    index = tmp_path / "index.html"
+    index.write_text(html(found), encoding="utf-8")
+    opened = browser.new_page(viewport={"width": 400, "height": 900})
+    wrong: list[str] = []
+    opened.on("console", lambda message: wrong.append(message.text))
+    opened.on("pageerror", lambda error: wrong.append(str(error)))
+    opened.goto(index.as_uri())
+    try:
+        assert opened.evaluate("document.documentElement.scrollWidth <= innerWidth"), "the page scrolls sideways"
+        assert opened.locator("section.view").count() == len(found.views)
+        assert opened.locator(".todo li").count() > 0
+        assert "まだ" in opened.locator("main").inner_text()
+    finally:
+        opened.close()
+    assert wrong == []
+
+
+def test_pictures_have_a_glyph_for_every_character(make) -> None:
+    dialogues = [make(i, pair=(i % 5, i // 5 % 5), text=f"{'傘鍋猫'[i % 3]}の話{i}") for i in range(30)]
+    figures = [f for view in report(dialogues, settings=ReportSettings(simulations=200)).views for f in view.figures]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # matplotlib warns of a missing glyph, which it draws as a box
+        for figure in figures:
+            if figure.id in ("map", "pairs", "length"):
+                assert png(figure).startswith(b"\x89PNG")
 
 
 @EVERY_WIDTH
