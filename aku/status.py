@@ -19,7 +19,10 @@ from dialogue.settings import Workspace
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Status:
-    """What is known of a project at one moment; `finished` and `waiting` are None while Label Studio is down."""
+    """What is known of a project at one moment; `finished` and `waiting` are None while Label Studio is down.
+
+    `verdict` is the worst of the last report, `live` what `aku watch` noted last.
+    """
 
     stage: str
     next: str
@@ -33,6 +36,7 @@ class Status:
     gate: dict[str, Any]
     verdict: str | None
     report: str | None
+    live: dict[str, Any]
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON."""
@@ -70,6 +74,7 @@ def gather(workspace: Workspace) -> Status:
         gate=dict(current.gate) if current else {},
         verdict=report.get("verdict"),
         report=report.get("path"),
+        live=files.read_json(workspace.reports / "quick.json") if (workspace.reports / "quick.json").exists() else {},
     )
 
 
@@ -91,6 +96,13 @@ def stage_of(written: int, may_draft: bool, trained: bool, settings: StageSettin
     return f"by hand, gate shut {written}/{settings.goal}", "`aku evaluate` and `aku gate` judge the checkpoint"
 
 
+def live_line(live: dict[str, Any]) -> str:
+    """What `aku watch` saw last: the worst verdict, the views it comes from, how many dialogues, when."""
+    views = [view["title"] for view in live["views"] if view["verdict"] == live["verdict"]]
+    where = f" ({'、'.join(views)})" if live["verdict"] in ("WATCH", "FIX") else ""
+    return f"{live['verdict']}{where}, {live['n']} dialogues, {live['at']}"
+
+
 def show(status: Status) -> None:
     """Print the status as a table."""
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 1))
@@ -105,6 +117,8 @@ def show(status: Status) -> None:
     if status.gate.get("reason"):
         table.add_row("", f"[dim]{status.gate['reason']}[/]")
     table.add_row("Report", f"{status.verdict}  {status.report}" if status.report else "none yet: `aku report`")
+    if status.live:
+        table.add_row("Live check", live_line(status.live))
     for person, count in status.people.items():
         table.add_row("Written by", f"{person}: {count}")
     console.print(table)

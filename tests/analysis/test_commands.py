@@ -87,6 +87,18 @@ def test_report_on_an_empty_file(workspace: Workspace, tmp_path: Path) -> None:
     assert "まだ言えない" in output
 
 
+def test_status_shows_the_worst_verdict_of_report_and_watch(workspace: Workspace, make: Any) -> None:
+    from analysis import quick
+
+    assert "none yet: `aku report`" in aku(workspace, "status").output
+    files.write_json(workspace.reports / "latest.json", {"path": "/p/index.html", "verdict": "WATCH"})
+    one_cell = quick([make(i) for i in range(60)]).to_json()
+    files.write_json(workspace.reports / "quick.json", {**one_cell, "at": "2026-01-01T00:00:00+00:00"})
+    output = "".join(aku(workspace, "status").output.split())  # however the terminal breaks lines
+    assert "WATCH/p/index.html" in output
+    assert "FIX(ジャンル、親密さと機嫌の25の組、ターン数),60dialogues" in output
+
+
 def test_mistakes_are_one_sentence(workspace: Workspace) -> None:
     with pytest.raises(FileError, match="run `aku export`"):
         aku(workspace, "report")
