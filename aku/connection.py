@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Connection:
-    """A client that was seen to work, the project's id, and the address people open."""
+    """A client that was seen to work, the project's id, and the address people open.
+
+    Between containers the client uses another address than people do.
+    """
 
     client: LabelStudio
     project: int
@@ -34,7 +37,7 @@ def connect(workspace: Workspace) -> Connection:
 
     client = LabelStudio(base_url=url, api_key=token, timeout=60)
     check(client, url, project)
-    return Connection(client, project, url)
+    return Connection(client, project, str(facts.get("public_url") or url))
 
 
 def check(client: LabelStudio, url: str, project: int) -> None:

@@ -46,8 +46,11 @@ def banned_subnets(allowed: str = "127.0.0.0/8") -> str:
     return ",".join(ranges)
 
 
-def ensure_secrets(workspace: Workspace, email: str) -> dict[str, str]:
-    """Return the workspace's passwords and tokens, making those that are missing (file mode 0600)."""
+def ensure_secrets(workspace: Workspace, email: str, given: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the workspace's passwords and tokens, making those that are missing (file mode 0600).
+
+    Where `given` (a container's environment) names one of them, it replaces what the file says.
+    """
     have = workspace.read_secrets()
     made = {
         "LABEL_STUDIO_USERNAME": email,
@@ -58,8 +61,9 @@ def ensure_secrets(workspace: Workspace, email: str) -> dict[str, str]:
         "BACKEND_PASSWORD": secrets.token_urlsafe(18),
         "WEBHOOK_SECRET": secrets.token_urlsafe(18),
         "PSEUDONYM_SALT": secrets.token_hex(16),
+        "POSTGRES_PASSWORD": secrets.token_urlsafe(24),  # for docker-compose.yml; `aku up` uses SQLite
     }
-    complete = {**made, **have}
+    complete = {**made, **have, **{key: given[key] for key in made if given and given.get(key)}}
     if complete != have:
         workspace.write_secrets(complete)
     return complete

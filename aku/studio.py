@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from aku import provision, servers
-from aku.connection import connect
+from aku.connection import Connection, connect
 from aku.console import console
 from aku.marks import JournalFollower, live_drafts, mark_tasks
 from aku.settings import StudioSettings, studio_settings, write_default_settings
@@ -70,18 +70,26 @@ def wait_for_interrupt(workspace: Workspace, studio: Studio) -> None:
 
     Raises `LabelStudioError` if one of the servers ends by itself.
     """
+
+    def look() -> None:
+        for server in studio.servers:
+            if server.process.poll() is not None:
+                raise LabelStudioError(f"{server.name} ended by itself; see {server.log}, then start again.")
+
+    keep_marking(workspace, connect(workspace), look)
+
+
+def keep_marking(workspace: Workspace, connection: Connection, tick: Callable[[], None]) -> None:
+    """Mark the model's turns in every card that is submitted, calling `tick` each second, without end."""
     follower = JournalFollower(workspace.state / "webhooks.jsonl")
-    connection = connect(workspace)
     while True:
-        tasks = [task for project, task in follower.annotated() if project == studio.project]
+        tasks = [task for project, task in follower.annotated() if project == connection.project]
         if tasks:
             try:
                 mark_tasks(connection, tasks, live_drafts(connection, workspace.state))
             except LabelStudioError as error:  # badges are no reason to end a studio in which people write
                 console.print(f"marking failed: {error}", markup=False, style="yellow")
-        for server in studio.servers:
-            if server.process.poll() is not None:
-                raise LabelStudioError(f"{server.name} ended by itself; see {server.log}, then start again.")
+        tick()
         time.sleep(1)
 
 

@@ -166,4 +166,5 @@ def _live_dataset(workspace: Workspace) -> Dataset:
 
 def _studio_url(workspace: Workspace) -> str:
     path = workspace.state / "studio.json"
-    return str(files.read_json(path).get("url", "")) if path.exists() else ""
+    facts = files.read_json(path) if path.exists() else {}
+    return str(facts.get("public_url") or facts.get("url", ""))

@@ -20,14 +20,21 @@ def register(app: typer.Typer) -> None:
     app.command("status")(status)
 
 
-def init(context: typer.Context) -> None:
+def init(
+    context: typer.Context,
+    from_environment: Annotated[
+        bool, typer.Option("--from-environment", help="Take secrets from environment variables of the same names.")
+    ] = False,
+) -> None:
     """Make the workspace: documented settings and secrets of its own."""
+    import os
+
     from aku.servers import ensure_secrets
     from aku.settings import studio_settings, write_default_settings
 
     workspace: Workspace = context.obj
     write_default_settings(workspace)
-    ensure_secrets(workspace, studio_settings(workspace).email)
+    ensure_secrets(workspace, studio_settings(workspace).email, os.environ if from_environment else None)
     console.print(f"{workspace.settings}\n{workspace.secrets}", markup=False, soft_wrap=True)
 
 
