@@ -18,7 +18,12 @@ def banned(address: str, allowed: str = "127.0.0.0/8") -> bool:
     return any(ip in network for network in networks if network.version == ip.version)
 
 
-@pytest.mark.parametrize("address", ["169.254.169.254", "10.0.0.1", "172.16.0.1", "192.168.1.1", "::1", "fe80::1"])
+MAPPED = ("::ffff:169.254.169.254", "::ffff:10.0.0.1")  # what a name server may give for an address of version 4
+
+
+@pytest.mark.parametrize(
+    "address", ["169.254.169.254", "10.0.0.1", "172.16.0.1", "192.168.1.1", "::1", "fe80::1", *MAPPED]
+)
 def test_everything_private_but_loopback_is_banned(address: str) -> None:
     assert banned(address)
     assert not banned("127.0.0.1")
