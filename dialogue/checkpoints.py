@@ -15,7 +15,7 @@ from dialogue.errors import CheckpointError
 
 CARD = "aku.json"
 _ID = re.compile(r"[0-9a-f]{12}")
-_PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt", ".pickle")
+_PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt", ".pickle", ".joblib")
 _NOT_CONTENT = {CARD, "README.md"}
 _LOGS = "training"
 """Folder of a run's plan, log and pictures: kept beside the weights, no part of the id."""
@@ -127,11 +127,10 @@ def check_safe(folder: Path) -> None:
     for path in sorted(folder.rglob("*")):
         if not path.resolve().is_relative_to(root):
             raise CheckpointError(f"{path}: a link out of the checkpoint folder; copy the file itself.")
-        if path.suffix in _PICKLES:
+        if path.suffix.lower() in _PICKLES:
             raise CheckpointError(f"{path}: pickled weights can run code; save the model as safetensors.")
-    for name in ("config.json", "tokenizer_config.json"):
-        path = folder / name
-        if path.exists() and "auto_map" in files.read_json(path):
+    for path in sorted(folder.glob("*config.json")):  # of model, tokenizer, processor, adapter, generation
+        if "auto_map" in files.read_json(path):
             raise CheckpointError(f'{path}: "auto_map" asks for remote code, which is never run; remove it.')
 
 

@@ -95,7 +95,9 @@ def test_the_checkpoint_in_use_can_not_be_removed(registry: Registry, tmp_path: 
     assert [checkpoint.id for checkpoint in registry] == [used.id]
 
 
-@pytest.mark.parametrize("name", ["pytorch_model.bin", "optimizer.pt", "deep/er/state.pkl", "x.ckpt"])
+@pytest.mark.parametrize(
+    "name", ["pytorch_model.bin", "optimizer.pt", "deep/er/state.pkl", "x.ckpt", "SHOUTED.BIN", "x.joblib"]
+)
 def test_pickles_are_refused(registry: Registry, tmp_path: Path, name: str) -> None:
     folder = model(tmp_path / "a")
     (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -113,7 +115,9 @@ def test_links_out_of_the_folder_are_refused(tmp_path: Path) -> None:
         check_safe(folder)
 
 
-@pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json"])
+@pytest.mark.parametrize(
+    "name", ["config.json", "tokenizer_config.json", "adapter_config.json", "processor_config.json"]
+)
 def test_remote_code_is_refused(tmp_path: Path, name: str) -> None:
     folder = model(tmp_path / "a")
     (folder / name).write_text(json.dumps({"auto_map": {}}))
