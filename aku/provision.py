@@ -22,8 +22,10 @@ GUIDE = Path(__file__).parent.parent / "docs" / "annotator-guide.ja.md"
 def provision_project(workspace: Workspace, url: str, title: str) -> int:
     """Make the project, or bring an existing one up to date; returns its id and notes it in the workspace.
 
-    A project that was deleted in Label Studio is made anew.
+    A project that was deleted in Label Studio is made anew.  A workspace of an older release is upgraded, one of a
+    later release refused (`SettingsError`), and so is a project whose screen is a later release's.
     """
+    migrations.upgrade_workspace(workspace)
     state = workspace.state / "studio.json"
     config = label_studio.labeling_config(load_taxonomy(workspace.taxonomy)).strip()  # as Label Studio stores it
     wanted = {
@@ -57,6 +59,8 @@ def provision_project(workspace: Workspace, url: str, title: str) -> int:
         project = int(client.projects.create(**wanted).id)
     else:
         current = client.projects.get(id=project)
+        if (migrations.config_format(str(current.label_config)) or 0) > migrations.CONFIG_FORMAT:
+            raise LabelStudioError(f"project {project} has the screen of a later release; upgrade this installation.")
         changed = {k: v for k, v in wanted.items() if getattr(current, k, None) != v and k != "title"}
         if changed:
             client.projects.update(id=project, **changed)

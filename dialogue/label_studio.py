@@ -9,6 +9,7 @@ sheet shows the planned ones and opens one more as the last one is filled.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import re
 import xml.etree.ElementTree as ET
@@ -18,6 +19,7 @@ from typing import Any
 
 from dialogue.errors import RecordError
 from dialogue.genres import Taxonomy
+from dialogue.migrations import CONFIG_FORMAT, check_format, config_class
 from dialogue.records import SPEAKERS, Attribute, Dialogue, Source, Turn, clean_text, validated
 
 CONFIG_FILE = Path(__file__).parent.parent / "labeling_config.xml"
@@ -65,7 +67,8 @@ def labeling_config(taxonomy: Taxonomy, path: Path = CONFIG_FILE) -> str:
     """Return the labelling configuration that a project is given.
 
     The taxonomy's topics become the genre choices, the Repeater is written out as `MAX_TURNS` boxes,
-    and the style rules that depend on a box's number are added.
+    the style rules that depend on a box's number are added, and the configuration's version stands
+    among the classes of its outermost view.
     """
     tree = ET.parse(path)  # noqa: S314 - our own file, not untrusted input
     root = tree.getroot()
@@ -87,6 +90,7 @@ def labeling_config(taxonomy: Taxonomy, path: Path = CONFIG_FILE) -> str:
     style = root.find("Style")
     if style is not None:
         style.text = (style.text or "") + _numbered_rules()
+    root.set("className", config_class(root.get("className", "")))
     ET.indent(tree, "  ")
     return ET.tostring(root, encoding="unicode") + "\n"
 
@@ -151,7 +155,11 @@ def to_task(card: Card) -> dict[str, Any]:
 
 
 def from_task(data: Mapping[str, Any], where: str = "task") -> Card:
-    """Read task data; raises `RecordError` when `turns` or the attributes are missing or malformed."""
+    """Read task data.
+
+    Raises `RecordError` when `turns` or the attributes are missing or malformed, or a later release made the task.
+    """
+    check_format(data, CONFIG_FORMAT, where, functools.partial(RecordError, "format"))
     turns = data.get("turns")
     if not isinstance(turns, Sequence) or isinstance(turns, str) or not turns:
         raise RecordError(

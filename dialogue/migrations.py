@@ -67,7 +67,7 @@ def upgraded_record(value: Mapping[str, Any], what: str, error: Callable[[str], 
     return value
 
 
-def workspace_format(workspace: Workspace) -> int | None:
+def workspace_format(workspace: Workspace, known: int = WORKSPACE_FORMAT) -> int | None:
     """Return the version of a workspace; None if nothing was written there yet.
 
     Raises `FileError` if the file that says so is broken, `SettingsError` if a later release wrote it.
@@ -78,7 +78,7 @@ def workspace_format(workspace: Workspace) -> int | None:
     value = files.read_json(path)
     if not isinstance(value, dict):
         raise FileError(f"{path}: names no format; restore it from a backup.")
-    return check_format(value, WORKSPACE_FORMAT, str(workspace.home), SettingsError)
+    return check_format(value, known, str(workspace.home), SettingsError)
 
 
 def upgrade_workspace(
@@ -88,7 +88,7 @@ def upgrade_workspace(
 
     The note is written after each step, so that a run that was cut off goes on at the step it was in.
     """
-    before = workspace_format(workspace)
+    before = workspace_format(workspace, current)
     path = workspace.state / "format.json"
     for version in range(before or current, current):
         migrations[version - 1](workspace)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any, Literal
 
 from dialogue import files
 from dialogue.errors import FileError, RecordError
+from dialogue.migrations import upgraded_record
 
 Speaker = Literal["User", "Aku"]
 SPEAKERS: tuple[Speaker, Speaker] = ("User", "Aku")
@@ -73,6 +75,7 @@ class Dialogue:
     def from_dict(cls, value: Mapping[str, Any], where: str = "") -> Dialogue:
         """Build and validate a record from its JSON form; raises `RecordError` naming the record."""
         name = _name(value, where)
+        value = upgraded_record(value, name, functools.partial(RecordError, "format"))
         attribute, turns = value.get("attribute"), value.get("conversation")
         if not isinstance(attribute, Mapping):
             raise RecordError("attribute", f'{name}: "attribute" must be an object with closeness and mood, each 0-4.')

@@ -185,6 +185,13 @@ def _where(task: Mapping[str, Any], annotation: Mapping[str, Any]) -> str:
 def _check_config(result: list[Mapping[str, Any]], written: label_studio.Written, where: str) -> None:
     """Refuse results of an older labelling configuration: unknown names, and something required is missing."""
     names = {str(item.get("from_name", "")) for item in result}
+    for name, level in (("closeness", written.closeness), ("mood", written.mood)):
+        if name in names and level is None:
+            # Else the card's own level would stand in for one that somebody chose and we can not read.
+            raise RecordError(
+                "config",
+                f"{where}: its {name} is a choice of another labelling configuration; choose it anew and press Update.",
+            )
     unknown = sorted(n for n in names if n not in _KNOWN and not n.startswith("turn_"))
     if unknown and (written.closeness is None or written.mood is None or not written.texts):
         raise RecordError(

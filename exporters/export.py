@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dialogue import FileError, Taxonomy, iter_dialogues
+from dialogue.migrations import RECORD_FORMAT
 from exporters import card, checks, duplicates, splits, studio, versions
 from exporters.annotations import BROKEN, Accepted, Reader, Rejected
 from exporters.cache import TaskCache
@@ -135,6 +136,7 @@ def build_version(records: Spool, datasets: Path, settings: ExportSettings, taxo
     version = versions.content_id(records.lines)
     manifest = {
         "id": version,
+        "format": RECORD_FORMAT,
         **_counts(records),
         "components": {"number": len(groups), "largest": max((len(g.members) for g in groups), default=0)},
         "findings": {name: len(rows) for name, rows in findings.items()},

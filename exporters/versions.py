@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dialogue import FileError, files
+from dialogue.migrations import RECORD_FORMAT, check_format
 from exporters.splits import SPLITS
 from exporters.spool import Spool, to_line
 
@@ -36,13 +37,15 @@ class DatasetVersion:
 
 
 def get_version(datasets: Path, version: str) -> DatasetVersion:
-    """Return a version by its id; raises `FileError` if there is none."""
+    """Return a version by its id; raises `FileError` if there is none, or a later release wrote it."""
     path = datasets / version
     if not _ID.fullmatch(version) or not (path / "manifest.json").is_file():
         raise FileError(f"{path}: no such data set version; run `aku export`.")
-    counts = files.read_json(path / "manifest.json").get("counts")
+    manifest = files.read_json(path / "manifest.json")
+    counts = manifest.get("counts") if isinstance(manifest, dict) else None
     if not isinstance(counts, dict):
         raise FileError(f"{path / 'manifest.json'}: has no counts; remove the folder and run `aku export`.")
+    check_format(manifest, RECORD_FORMAT, str(path), FileError)
     return DatasetVersion(version, path, counts)
 
 

@@ -9,12 +9,12 @@ import os
 import socket
 import sqlite3
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import AKU
 
 from aku import checks_installation, checks_workspace, provision
 from aku.database import SQLITE
@@ -22,6 +22,8 @@ from aku.doctor import Finding, examine, has_failed
 from aku.servers import ensure_secrets
 from dialogue import Registry, SettingsError, Workspace, files, label_studio, load_taxonomy
 from exporters import ExportSettings, export_file
+
+AKU = str(Path(sys.executable).with_name("aku"))
 
 
 def findings(workspace: Workspace, name: str) -> list[Finding]:
