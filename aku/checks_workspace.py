@@ -151,7 +151,7 @@ def checkpoints(workspace: Workspace) -> Iterator[Finding]:
 
 def backups(workspace: Workspace) -> Iterator[Finding]:
     """There is a recent backup."""
-    if not (workspace.home / "label-studio").exists():
+    if not (workspace.home / "label-studio").exists() and database.postgres_settings(workspace) is None:
         yield ok("backup", "nothing to back up yet")
         return
     note = workspace.state / "backup.json"

@@ -25,6 +25,9 @@ from dialogue import migrations
 from dialogue.errors import FileError
 from dialogue.settings import Workspace
 
+MADE_BY_INIT = {"aku.toml", "secrets.env"}
+BOUND_TO_DATA = {"LABEL_STUDIO_USERNAME", "LABEL_STUDIO_PASSWORD", "LABEL_STUDIO_USER_TOKEN", "PSEUDONYM_SALT"}
+"""Secrets that stand in the database too, or in what was exported from it."""
 _CHUNK = 1 << 20
 _LARGEST_NOTE = 256 << 20
 """Bytes that header and manifest may have: they are read into memory."""
@@ -35,7 +38,8 @@ def restore(archive: Path, workspace: Workspace, *, progress: Progress | None = 
 
     Args:
         archive: what `aku backup` wrote.
-        workspace: must be absent or an empty folder.
+        workspace: must be absent or an empty folder, but for the `aku.toml` and `secrets.env` that `aku init` makes:
+            a container has them mounted.  They stay as they are.
         progress: called with bytes of the archive read, and its size.
 
     Raises:
@@ -44,19 +48,19 @@ def restore(archive: Path, workspace: Workspace, *, progress: Progress | None = 
         SettingsError: a later release wrote the archive.
     """
     home = workspace.home
-    if home.exists() and (not home.is_dir() or any(home.iterdir())):
-        raise FileError(f"{home}: is not empty; name an empty workspace with --home, nothing is ever overwritten.")
+    kept = _kept(home)
     new = not home.exists()
     try:
         home.mkdir(parents=True, exist_ok=True)
         with unpacked(archive, home, progress) as (folder, manifest):
             inside = folder / ROOT
             inside.mkdir(exist_ok=True)
-            _load_database(folder, inside, manifest, archive)
+            _same_secrets(Workspace(inside), workspace, archive)
+            _load_database(folder, inside if Workspace(inside).secrets.exists() else home, manifest, archive)
             # All is checked; what is left are renames inside one folder.
             if (inside / "label-studio").is_dir():
                 (inside / "label-studio").chmod(0o700)  # as Label Studio makes it
-            for path in sorted(inside.iterdir()):
+            for path in sorted(p for p in inside.iterdir() if p.name not in kept):
                 path.rename(home / path.name)
     except OSError as error:
         raise FileError(f"{home}: writing failed ({error.strerror}); free some space and run again.") from error
@@ -64,6 +68,26 @@ def restore(archive: Path, workspace: Workspace, *, progress: Progress | None = 
         if new and home.is_dir() and not any(home.iterdir()):
             home.rmdir()
     return manifest
+
+
+def _kept(home: Path) -> set[str]:
+    """Return which of `aku init`'s two files are there; raises `FileError` if anything else is."""
+    if home.exists() and not home.is_dir():
+        raise FileError(f"{home}: is no folder; name an empty workspace with --home.")
+    there = {path.name for path in home.iterdir()} if home.exists() else set()
+    if not there <= MADE_BY_INIT:
+        raise FileError(f"{home}: is not empty; name an empty workspace with --home, nothing is ever overwritten.")
+    return there
+
+
+def _same_secrets(restored: Workspace, workspace: Workspace, archive: Path) -> None:
+    """Refuse secrets that would not fit the restored database and pseudonyms."""
+    here, there = workspace.read_secrets(), restored.read_secrets()
+    if any(here[key] != there[key] for key in BOUND_TO_DATA & here.keys() & there.keys()):
+        raise FileError(
+            f"{workspace.secrets}: is not the one of the backup; put that one in its place: "
+            f"tar -xzOf {archive} {ROOT}secrets.env > {workspace.secrets}"
+        )
 
 
 def verify(archive: Path, *, progress: Progress | None = None) -> dict[str, Any]:
@@ -193,9 +217,9 @@ def _check(found: dict[str, tuple[int, str]], manifest: dict[str, Any], header: 
             raise FileError(f"{archive}: was written by a later release ({header.get('product')}); upgrade first.")
 
 
-def _load_database(folder: Path, inside: Path, manifest: dict[str, Any], archive: Path) -> None:
-    """Load PostgreSQL's dump into the configured database, if the archive holds one."""
-    settings = database.postgres_settings(Workspace(inside))
+def _load_database(folder: Path, home: Path, manifest: dict[str, Any], archive: Path) -> None:
+    """Load PostgreSQL's dump into the database that environment or secrets name, if the archive holds one."""
+    settings = database.postgres_settings(Workspace(home))
     kind = manifest["database"].get("kind")
     if kind == "postgresql":
         if settings is None:

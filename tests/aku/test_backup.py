@@ -252,6 +252,21 @@ def test_nothing_is_overwritten(workspace: Workspace, tmp_path: Path) -> None:
     assert (tmp_path / "empty" / "aku.toml").exists()
 
 
+def test_what_init_makes_may_be_there_and_stays(workspace: Workspace, tmp_path: Path) -> None:
+    made = make_backup(workspace, tmp_path / "b.gz")
+    new = Workspace(tmp_path / "new")
+    put(new.settings, "[studio]\nport = 2\n")
+    new.write_secrets({"PSEUDONYM_SALT": "another"})
+    with pytest.raises(FileError, match=r"secrets\.env: is not the one of the backup"):
+        restore(made.path, new)
+    assert {p.name for p in new.home.iterdir()} == {"aku.toml", "secrets.env"}
+    new.write_secrets({"PSEUDONYM_SALT": "salt", "BACKEND_PASSWORD": "new"})
+    restore(made.path, new)
+    assert new.settings.read_text() == "[studio]\nport = 2\n"
+    assert new.read_secrets() == {"PSEUDONYM_SALT": "salt", "BACKEND_PASSWORD": "new"}
+    assert (new.home / SQLITE).is_file()
+
+
 def refused(archive: Path, tmp_path: Path, match: str, error: type[Exception] = FileError) -> None:
     """The archive is refused by check and restore in one sentence, and nothing is left behind."""
     home = tmp_path / "target" / "home"
