@@ -48,11 +48,11 @@ HALF_PAIR = 12
 """The pair that is planned half as often as the others: 2・2."""
 
 PLANTED = (
-    Planted("20 % of closeness decided by genre", Bias(genre_closeness=0.2), 600, ("association.genre.closeness",)),
-    Planted("one of six writers writes a third longer", Bias(long_annotator=1.5), 600, ("people.length",)),
-    Planted("2 % near-copies of five dialogues", Bias(copies=0.02), 600, ("duplicates",)),
+    Planted("20 % of closeness decided by genre", Bias(genre_closeness=0.2), 400, ("association.genre.closeness",)),
+    Planted("one of six writers writes a third longer", Bias(long_annotator=1.5), 400, ("people.length",)),
+    Planted("3 % near-copies of five dialogues", Bias(copies=0.03), 400, ("duplicates",)),
     Planted(
-        "drafts use three tenths of the nouns", Bias(drafted_nouns=0.3), 600, ("origin.vendi", "origin.repetition")
+        "drafts use three tenths of the nouns", Bias(drafted_nouns=0.3), 400, ("origin.vendi", "origin.repetition")
     ),
 )
 
