@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 EXIT   ?=
 
-.PHONY: demo up test lint unit e2e images install install-dev clean
+.PHONY: demo up test lint unit e2e images audit install install-dev clean
 
 demo: install  ## the whole loop on the starter corpus, with a demo model, then the running studio
 	@$(BIN)/aku demo $(if $(EXIT),--exit)
@@ -28,6 +28,9 @@ e2e: install-dev
 
 images: install-dev  ## regenerate docs/images from the real screen
 	@$(BIN)/python -m pytest tests/e2e/test_images.py --images docs/images
+
+audit: install-dev  ## known holes in the exact versions we test with; needs the internet
+	@$(BIN)/python -m pip_audit --strict --no-deps --disable-pip --requirement requirements/constraints.txt
 
 install: $(VENV)/.installed
 install-dev: $(VENV)/.installed-dev
