@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import socket
 import sqlite3
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,9 +14,11 @@ from typing import Any
 
 import pytest
 
-from aku import provision
+from aku import provision, servers
+from aku.commands.export import make_version
 from aku.database import SQLITE
-from dialogue import Attribute, Dialogue, Turn, Workspace, files, iter_dialogues, label_studio
+from aku.restore import restore
+from dialogue import Attribute, Dialogue, LabelStudioError, Turn, Workspace, files, iter_dialogues, label_studio
 from dialogue.label_studio import Card, blank_turns
 from exporters import ExportSettings
 from exporters.annotations import Accepted, Reader
@@ -73,9 +77,8 @@ def place(studio: Any, tmp_path: Path) -> Iterator[tuple[Workspace, int, list[in
     studio.client.projects.delete(id=project)
 
 
-def export(studio: Any, workspace: Workspace) -> dict[str, Dialogue]:
-    """Run `aku export` and read the version."""
-    studio.aku("--home", str(workspace.home), "export")
+def exported(workspace: Workspace) -> dict[str, Dialogue]:
+    """The records of the newest version."""
     folder = workspace.datasets / files.read_json(workspace.datasets / "latest.json")["id"]
     splits = [folder / f"{split}.jsonl" for split in ("train", "validation", "test")]
     return {d.id: d for path in splits for d in iter_dialogues(path)}
@@ -129,7 +132,8 @@ def test_what_was_written_up_to_the_backup_is_exported_from_the_restored_studio(
     try:
         there, number = restored.new_workspace(tmp_path / "there", "backup")
         assert number == project
-        found = export(restored, there)
+        restored.aku("--home", str(there.home), "export")
+        found = exported(there)
         drafts = [d for task in sorted(drafted - before) for d in _drafts(restored, task)]
         backends = [str(b.url) for b in restored.client.ml.list(project=restored.project)]
         own = [str(b.url) for b in studio.client.ml.list(project=studio.project)]
@@ -160,3 +164,56 @@ def test_a_renamed_project_is_found_again_at_another_address(studio: Any, tmp_pa
     files.write_json(state, {**files.read_json(state), "url": "http://127.0.0.1:1"})
     assert provision.provision_project(workspace, studio.url, "before") == project
     studio.client.projects.delete(id=project)
+
+
+def test_a_team_on_postgresql_is_restored_into_another_database(
+    team: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writers = Workspace(tmp_path / "writers")
+    writers.write_secrets(team.workspace.read_secrets())
+    project = provision.provision_project(writers, team.url, "backup")
+    card = Card("書いてください", "", Attribute(2, 2), (), blank_turns(6))
+    with provision.api(writers, team.url) as http:
+        path = f"/api/projects/{project}/import?return_task_ids=true"
+        answer = http.post(path, json=[{"data": label_studio.to_task(card)}] * CARDS)
+        tasks = sorted(answer.raise_for_status().json()["task_ids"])
+    annotator = Annotator(team, writers, tasks)
+    annotator.start()
+    annotator.wait_for(10)
+    before = set(annotator.submitted)
+    archive = tmp_path / "b.tar.gz"
+    team.run("aku", "backup", str(archive))  # the service `aku` of docker-compose.yml, with its environment
+    after = len(annotator.submitted)
+    annotator.wait_for(after + 3)
+    annotator.stopping.set()
+    annotator.join()
+    assert annotator.error is None
+
+    environment = {k: v for k, v in team.environment("label-studio").items() if k != "DJANGO_SETTINGS_MODULE"}
+    team._sql("CREATE DATABASE copy")
+    for key, value in {**environment, "POSTGRE_NAME": "copy"}.items():
+        if key.startswith(("POSTGRE_", "DJANGO_DB")):
+            monkeypatch.setenv(key, value)
+    restore(archive, Workspace(tmp_path / "restored"))
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    url = f"http://127.0.0.1:{port}"
+    environment |= {"POSTGRE_NAME": "copy", "LABEL_STUDIO_HOST": url}
+    environment |= {"LABEL_STUDIO_BASE_DATA_DIR": str(tmp_path / "data")}
+    program = str(Path(sys.executable).with_name("label-studio"))
+    command = [program, "start", "--no-browser", "--internal-host", "127.0.0.1", "--port", str(port), "--host", url]
+    server = servers.Server("Label Studio", command, environment, tmp_path / "log", f"{url}/health")
+    try:
+        server.wait(LabelStudioError, 300)
+        there = Workspace(tmp_path / "there")
+        there.write_secrets(Workspace(tmp_path / "restored").read_secrets())
+        assert provision.provision_project(there, url, "backup") == project
+        make_version(there)
+    finally:
+        server.stop()
+    found = {d.source.task: d for d in exported(there).values()}
+    assert before <= found.keys(), "an annotation acknowledged before the backup is missing"
+    assert found.keys() <= set(annotator.submitted[: after + 1]), "something from after the backup is there"
+    for task, dialogue in found.items():
+        assert dialogue.conversation == written(task or 0).conversation
