@@ -119,7 +119,10 @@ def read_answers(path: Path, salt: str) -> tuple[list[Opener], list[SetAside]]:
         raise FileError(f"{path}: no such file; download the answers as CSV first.") from error
     except UnicodeDecodeError as error:
         raise FileError(f"{path}: not UTF-8; save it from Google Sheets with File → Download → CSV.") from error
-    rows = [row for row in csv.reader(io.StringIO(text, newline="")) if any(cell.strip() for cell in row)]
+    try:
+        rows = [row for row in csv.reader(io.StringIO(text, newline="")) if any(cell.strip() for cell in row)]
+    except csv.Error as error:
+        raise FileError(f"{path}: no valid CSV ({error}); download the answers again.") from error
     if not rows:
         raise FileError(f"{path}: is empty; download the answers again.")
     head = [clean_text(cell) for cell in rows[0]]
@@ -132,7 +135,8 @@ def read_answers(path: Path, salt: str) -> tuple[list[Opener], list[SetAside]]:
     openers: dict[str, Opener] = {}
     aside: list[SetAside] = []
     for number, row in enumerate(rows[1:], 2):
-        author = hashlib.sha256(f"{salt}|{row[who] if who is not None else number}".encode()).hexdigest()[:8]
+        person = row[who] if who is not None and who < len(row) else number
+        author = hashlib.sha256(f"{salt}|{person}".encode()).hexdigest()[:8]
         for column, topic in questions.items():
             answer = clean_text(row[column]) if column < len(row) else ""
             if not answer:

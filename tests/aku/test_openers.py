@@ -50,6 +50,14 @@ def test_what_is_no_export(tmp_path, text: str, words: str) -> None:
         openers.read_answers(write(tmp_path, text), "salt")
 
 
+def test_short_rows_and_endless_cells(tmp_path) -> None:
+    head = "「音楽」について会話を始めてください。,Timestamp\n"
+    found, _ = openers.read_answers(write(tmp_path, head + "歌う？\n"), "salt")
+    assert [o.text for o in found] == ["歌う？"]
+    with pytest.raises(FileError, match="no valid CSV"):
+        openers.read_answers(write(tmp_path, head + '"' + "あ" * 200_000), "salt")
+
+
 def test_shift_jis_is_refused_with_the_remedy(tmp_path) -> None:
     with pytest.raises(FileError, match="not UTF-8"):
         openers.read_answers(write(tmp_path, HEAD + ROWS, "cp932"), "salt")

@@ -205,7 +205,16 @@ def test_the_gate_from_first_sft_to_bad_drafts(place: Place, browser: Any) -> No
     screen = Screen(browser, place.studio)
     screen.open(place.project, task)
     assert screen.box(1).input_value() == ""
-    screen.box(0).fill("今日は雨だって。")
+    screen.auto_annotation()
+    screen.box(0).click()
+    with screen.page.expect_response(lambda r: "interactive-annotating" in r.url) as asked:
+        screen.page.keyboard.type("今日は雨だって。")
+        screen.page.keyboard.press("Tab")
+    assert asked.value.ok
+    screen.page.wait_for_timeout(1500)
+    assert screen.box(0).input_value() == "今日は雨だって。"
+    assert screen.box(1).input_value() == "", "nobody drafts while the gate is shut"
+    assert not screen.page.locator(".ant-modal, .lsf-errors, [class*=toast_error]").count()
     screen.box(1).fill("傘、持っていくね。")
     screen.caret_out()
     screen.submit()
