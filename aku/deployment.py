@@ -8,6 +8,7 @@ everything but remove people (docs/deployment.md).
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import re
 import secrets
@@ -15,7 +16,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
@@ -27,6 +27,8 @@ from dialogue import files
 from dialogue.errors import AkuError, BackendError, LabelStudioError
 from dialogue.settings import Workspace
 
+NO_ACCOUNT = 3
+"""Exit status of `aku.account` when there is no such account."""
 _EMAIL = re.compile(r"[^@\s]+@[^@\s]+")
 
 
@@ -131,45 +133,38 @@ def _csrf(browser: httpx.Client) -> str:
 
 
 def reset_password(workspace: Workspace, email: str) -> str:
-    """Give an account a new password and return it.
-
-    Label Studio's API has no way to do this, its command line has; the password goes in by standard input.
-    Needs the database: the workspace's SQLite, or PostgreSQL as the environment names it.
-    """
-    email = email.lower()
-    if all(person.email != email for person in people(workspace)):
-        raise LabelStudioError(f"{email} has no account; `aku people list` shows who has.")
+    """Give an account a new password and return it; somebody who was removed is let in again."""
     password = new_password()
-    command = [str(Path(sys.executable).with_name("label-studio")), "reset_password", "--username", email]
+    _change_account(workspace, email, password)
+    return password
+
+
+def remove_person(workspace: Workspace, email: str) -> None:
+    """Shut somebody out at once, sessions and tokens included; what the person wrote stays, and stays theirs."""
+    if email.lower() == workspace.read_secrets().get("LABEL_STUDIO_USERNAME", "").lower():
+        raise LabelStudioError(f"{email} is the account that the software itself uses; it can not be removed.")
+    _change_account(workspace, email, None)
+
+
+def _change_account(workspace: Workspace, email: str, password: str | None) -> None:
+    """Run `aku.account` on the database: the workspace's SQLite, or PostgreSQL as the environment names it."""
     with tempfile.TemporaryDirectory() as scratch:
         data = scratch if os.environ.get("DJANGO_DB") else str(workspace.home / "label-studio")
         environment = {"LABEL_STUDIO_BASE_DATA_DIR": data, "SECRET_KEY": secrets.token_hex(), "LOG_LEVEL": "ERROR"}
         environment |= {"COLLECT_ANALYTICS": "false", "SENTRY_DSN": "", "LATEST_VERSION_CHECK": "false"}
         result = subprocess.run(
-            command,
+            [sys.executable, "-m", "aku.account"],
             env={**os.environ, **environment},
-            input=password + "\n",
+            input=json.dumps({"email": email.lower(), "password": password}),
             capture_output=True,
             text=True,
             check=False,
-            start_new_session=True,  # without a terminal Label Studio reads the password from standard input
         )
-    if "successfully changed" not in result.stdout:
-        raise LabelStudioError(f"Label Studio did not change the password of {email} (exit {result.returncode}).")
-    return password
-
-
-def remove_person(workspace: Workspace, email: str) -> None:
-    """Take an account out of the studio; what the person wrote stays."""
-    email = email.lower()
-    found = [person for person in people(workspace) if person.email == email]
-    if not found:
+    if result.returncode == NO_ACCOUNT:
         raise LabelStudioError(f"{email} has no account; `aku people list` shows who has.")
-    with _api(workspace) as http:
-        mine = _checked(http.get("/api/current-user/whoami")).json()
-        if mine["email"] == email:
-            raise LabelStudioError(f"{email} is the account that the software itself uses; it can not be removed.")
-        _checked(http.delete(f"/api/organizations/{mine['active_organization']}/memberships/{found[0].id}/"))
+    if result.returncode:
+        reason = (result.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise LabelStudioError(f"Label Studio's database did not take the change for {email} ({reason}).")
 
 
 def new_password() -> str:

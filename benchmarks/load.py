@@ -73,11 +73,10 @@ class Annotator:
         self.id = int(self._send("who", "GET", "/api/current-user/whoami")["id"])
 
     def next_task(self) -> int | None:
-        """Ask for the next card; None when there is none."""
+        """Press *Label All Tasks*: a card that nobody else was given; None when there is none."""
         path = f"/api/dm/actions?id=next_task&project={self.project}"
-        answer = self._timed(
-            "next", lambda: self.http.post(path, json={"filters": {"conjunction": "and", "items": []}})
-        )
+        # With filters or an order in the body (*Label Tasks As Displayed*) everybody is given the same card.
+        answer = self._timed("next", lambda: self.http.post(path, json={}))
         if answer.status_code == 404:
             return None
         answer.raise_for_status()

@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import psutil
 import yaml
 
 from aku import servers
@@ -185,19 +186,22 @@ class Team:
             time.sleep(0.1)
 
     def stop(self, service: str, sign: signal.Signals = signal.SIGTERM) -> None:
-        """End a service's processes, all of its group, and wait until they are gone."""
+        """End a service as Docker does, or with SIGKILL kill every process of it at once; returns when all are gone."""
         process = self.processes.pop(service)
-        group = process.pid
-        if sign == signal.SIGKILL or service != "database":  # PostgreSQL stops its own children in order
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(group, sign)
+        family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+        if sign == signal.SIGKILL:
+            for member in family:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    member.kill()
         else:
-            process.send_signal(signal.SIGINT)
+            # What `STOPSIGNAL` of the PostgreSQL image says: end the sessions, then stop.
+            process.send_signal(signal.SIGINT if service == "database" else sign)
         try:
             process.wait(60)
         finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(group, signal.SIGKILL)
+            for member in psutil.wait_procs(family, timeout=10)[1]:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    member.kill()
 
     def up(self) -> Team:
         """What `docker compose up --wait` does, in the order of `depends_on`, with as much at once as it allows."""

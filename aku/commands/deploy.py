@@ -81,7 +81,7 @@ def add(context: typer.Context, email: Annotated[str, typer.Argument(help="What 
 
 @people_app.command()
 def reset(context: typer.Context, email: Annotated[str, typer.Argument(help="Whose password to renew.")]) -> None:
-    """Give an account a new password and print it, once."""
+    """Give an account a new password and print it, once; somebody removed is let in again."""
     from aku.deployment import reset_password
 
     console.print(f"{email.lower()}  {reset_password(context.obj, email)}", markup=False, soft_wrap=True)
@@ -89,7 +89,7 @@ def reset(context: typer.Context, email: Annotated[str, typer.Argument(help="Who
 
 @people_app.command()
 def remove(context: typer.Context, email: Annotated[str, typer.Argument(help="Who leaves.")]) -> None:
-    """Take an account out of the studio; what the person wrote stays."""
+    """Shut somebody out, sessions and tokens included; what the person wrote stays."""
     from aku.deployment import remove_person
 
     remove_person(context.obj, email)
