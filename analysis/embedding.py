@@ -1,8 +1,9 @@
 """Where dialogues lie in meaning: an offline embedding, the 2-D map, and names for its areas.
 
 By default content words weighted by TF-IDF and reduced by truncated SVD (latent semantic analysis;
-Deerwester et al. 1990): no model, no network, works on a fresh machine.  Words tell topics apart far
-better than character n-grams do, which are the fallback for text without words; see docs/analysis.md.
+Deerwester et al. 1990): no model, no network, works on a fresh machine.  It sees shared words only, so that topics
+stand apart weakly while there is little text, though better than with character n-grams, which are the fallback
+for text without words; docs/analysis.md has the figures.
 """
 
 from __future__ import annotations

@@ -184,7 +184,8 @@ def _predicted_table(found: Prediction, data: Features) -> Table:
 
 
 def _notes(settings: ReportSettings, tests: int) -> tuple[str, ...]:
-    kind = "文埋め込みモデル" if settings.embedding else "内容語のTF-IDFと特異値分解（通信なし）"
+    words = "内容語のTF-IDFと特異値分解（通信なし。言葉の重なりで測るので、会話が少ないうちは似た話も離れて置かれる）"
+    kind = "文埋め込みモデル" if settings.embedding else words
     return (
         f"検定 {tests}個をまとめて Holm の方法で補正（全体の誤報 {settings.alpha:.0%} 以下）。",
         f"意味の空間: {kind}。乱数の種: {settings.seed}。同じデータからは同じページができる。",

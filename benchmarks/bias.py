@@ -1,7 +1,7 @@
 """How often the bias report raises a false alarm, what it finds, and how near the planner comes to its targets.
 
     python -m benchmarks.bias                        # everything, under ten minutes on two cores
-    python -m benchmarks.bias --only planner chance  # parts: chance, planner, false-alarms, planted
+    python -m benchmarks.bias --only planner chance  # parts: chance, embedding, planner, false-alarms, planted
 
 Every set of dialogues goes through the whole report except the picture of the map: all tests, corrected together.
 Only the thousand sets of 3,000 in which one pair is halved go through the two tests of the pairs alone, and are held to
@@ -23,12 +23,15 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 
 from analysis import PlanSettings, Report, ReportSettings, Verdict, plan, report
+from analysis.embedding import embed
+from analysis.features import text_of
 from analysis.planning import AKU_FIRST
 from analysis.statistics import contingency, cramers_v, effective_number, generator, goodness_of_fit
 from analysis.targets import PAIRS
 from analysis.views import pair_name, share_tests
-from benchmarks.synthetic import Bias, dialogues
-from dialogue import load_taxonomy
+from analysis.vocabulary import content_words, split
+from benchmarks.synthetic import CONTEXTS, Bias, dialogues
+from dialogue import files, load_taxonomy, read_dialogues
 
 SETTINGS = ReportSettings(simulations=2000)
 ALL_PAIRS = PlanSettings(stage="all")
@@ -48,7 +51,7 @@ HALF_PAIR = 12
 """The pair that is planned half as often as the others: 2・2."""
 
 PLANTED = (
-    Planted("20 % of closeness decided by genre", Bias(genre_closeness=0.2), 400, ("association.genre.closeness",)),
+    Planted("20 % of closeness decided by genre", Bias(genre_closeness=0.2), 600, ("association.genre.closeness",)),
     Planted("one of six writers writes a third longer", Bias(long_annotator=1.5), 400, ("people.length",)),
     Planted("3 % near-copies of five dialogues", Bias(copies=0.03), 400, ("duplicates",)),
     Planted(
@@ -123,7 +126,7 @@ def planted(sets: int, workers: int) -> None:
     alone = functools.partial(_half_pair_found, tests)
     shown(f"one pair at half its target, alpha / {tests}", 3000, list(mapped(alone, range(1000), workers)))
     whole = functools.partial(_found, 3000, Bias(half_pair=HALF_PAIR), ("pairs.cell", "pairs.whole"))
-    shown("one pair at half its target, whole report", 3000, list(mapped(whole, range(10_000, 10_040), workers)))
+    shown("one pair at half its target, whole report", 3000, list(mapped(whole, range(10_000, 10_020), workers)))
     for case in PLANTED:
         function = functools.partial(_found, case.n, case.bias, case.found_by)
         shown(case.name, case.n, list(mapped(function, range(10_000, 10_000 + sets), workers)))
@@ -150,6 +153,29 @@ def chance() -> None:
         print(f"  n={n:5}: {plain:.2f}, {corrected:.3f}")
     worst = np.abs(rng.multinomial(500, np.full(25, 0.04), size=4000) / 20 - 1).max(axis=1)
     print(f"Worst of 25 cells under random assignment at n=500: {np.quantile(worst, 0.95):.0%} off (95 % quantile)")
+
+
+def embedding() -> None:
+    """Do the nearest neighbours of a text share its topic?  Content words against character n-grams."""
+    taxonomy = load_taxonomy()
+    scenes = [(str(row["context"]), str(row["topic"])) for _, row in files.read_jsonl(CONTEXTS)]
+    starter = [(text_of(d), d.genre[0]) for d in read_dialogues(CONTEXTS.with_name("starter.jsonl"))]
+    print(f"\nEmbedding: share of the 5 nearest neighbours with the same topic (chance {1 / len(taxonomy.names):.0%})")
+    for name, rows in (("scenes", scenes), ("starter dialogues", starter)):
+        texts = [text for text, _ in rows]
+        codes = np.array([taxonomy.names.index(topic) for _, topic in rows])
+        by_words = embed(texts, [content_words(split(text)) for text in texts])
+        by_characters = embed(texts, [[] for _ in texts])
+        shares = [same_topic(vectors, codes) for vectors in (by_words, by_characters)]
+        print(f"  {len(rows)} {name:18}: content words {shares[0]:.0%}, character n-grams {shares[1]:.0%}")
+
+
+def same_topic(vectors: np.ndarray, codes: np.ndarray, k: int = 5) -> float:
+    """Share of the `k` nearest neighbours (cosine) that have the same code."""
+    similar = vectors @ vectors.T
+    np.fill_diagonal(similar, -1)
+    nearest = np.argsort(-similar, axis=1, kind="stable")[:, :k]
+    return float((codes[nearest] == codes[:, None]).mean())
 
 
 def planner() -> None:
@@ -202,7 +228,7 @@ def wilson(hits: int, n: int, z: float = 1.96) -> tuple[float, float]:
 
 def main() -> None:
     """Run the parts that were asked for."""
-    parts = ("chance", "planner", "false-alarms", "planted")
+    parts = ("chance", "embedding", "planner", "false-alarms", "planted")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=parts, default=parts)
     parser.add_argument("--sets", type=int, default=1000, help="unbiased sets of each size")
@@ -213,6 +239,8 @@ def main() -> None:
     began = time.perf_counter()
     if "chance" in options.only:
         chance()
+    if "embedding" in options.only:
+        embedding()
     if "planner" in options.only:
         planner()
     if "false-alarms" in options.only:
