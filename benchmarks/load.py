@@ -27,7 +27,7 @@ from aku import provision
 from aku.deployment import add_person, sign_in
 from benchmarks.drafting import random_checkpoint
 from benchmarks.team import Team, running
-from dialogue import Attribute, Registry, label_studio
+from dialogue import Attribute, BackendError, Registry, label_studio
 from dialogue.label_studio import Card, blank_turns
 
 SETTINGS = "[backend]\ntemperature = 0\nretries = 0\nmax_new_tokens = 12\n"
@@ -238,11 +238,18 @@ def load(team: Team, people: int, cards: int, turns: int = 6, pause: float = 0.0
 
 
 def open_gate(team: Team, size: str = "2M") -> str:
-    """Let a model of the demo's size, with random weights, draft; returns its id."""
+    """Let a model of the demo's size, with random weights, draft; returns its id when the backend serves it."""
     registry = Registry(team.workspace.checkpoints)
     checkpoint = random_checkpoint(size, registry)
     registry.use(checkpoint.id, {"open": True, "reason": "benchmark"})
-    return checkpoint.id
+    who = (team.secrets["BACKEND_USER"], team.secrets["BACKEND_PASSWORD"])
+    end = time.monotonic() + 120
+    while time.monotonic() < end:
+        answer = httpx.post(f"{team.backend_url}/setup", json={"project": "1.1"}, auth=who, timeout=60, trust_env=False)
+        if answer.json().get("model_version") == checkpoint.id:
+            return checkpoint.id
+        time.sleep(0.2)
+    raise BackendError(f"the backend does not serve {checkpoint.id} after two minutes; see its log.")
 
 
 def _quantiles(values: Sequence[float]) -> dict[str, float]:
@@ -259,7 +266,7 @@ def main() -> None:
     parser.add_argument("--people", type=int, default=20)
     parser.add_argument("--cards", type=int, default=3, help="dialogues that each writes")
     parser.add_argument("--turns", type=int, default=6)
-    parser.add_argument("--pause", type=float, default=2.0, help="mean seconds that a person takes for a turn")
+    parser.add_argument("--pause", type=float, default=10.0, help="mean seconds that a person takes for a turn")
     parser.add_argument("--processes", default="4", help="processes that serve Label Studio")
     parser.add_argument("--server", choices=["uwsgi", "runserver"], default="uwsgi")
     options = parser.parse_args()
