@@ -8,10 +8,12 @@ import socket
 import sqlite3
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from aku import provision, servers
@@ -45,13 +47,24 @@ class Annotator(threading.Thread):
                     if self.stopping.is_set():
                         return
                     row = {"result": label_studio.to_annotation(written(task))["result"], "lead_time": 1.5}
-                    http.post(f"/api/tasks/{task}/drafts", json=row).raise_for_status()
+                    self.send(http, f"/api/tasks/{task}/drafts", row)
                     self.drafted.append(task)
                     if task % 3:  # every third card stays a draft
-                        http.post(f"/api/tasks/{task}/annotations/", json=row).raise_for_status()
+                        self.send(http, f"/api/tasks/{task}/annotations/", row)
                         self.submitted.append(task)
         except Exception as error:
             self.error = error
+
+    def send(self, http: httpx.Client, path: str, row: dict[str, Any]) -> None:
+        """Post; a connection that a busy server dropped is tried again, as a person presses the button again."""
+        for attempt in range(5):
+            try:
+                http.post(path, json=row).raise_for_status()
+                return
+            except httpx.TransportError:
+                if attempt == 4:
+                    raise
+                time.sleep(0.5)
 
     def wait_for(self, count: int) -> None:
         while len(self.submitted) < count:
