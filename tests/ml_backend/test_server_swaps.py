@@ -105,7 +105,7 @@ def test_people_who_open_one_task_make_one_draft(backends: Make, checkpoint: Che
     backend = backends(workers=2)
     backend.use(checkpoint)
     backend.start()
-    assert len(children(backend, "--home")) == 2
+    eventually(lambda: len(children(backend, "--home")) == 2)
     with ThreadPoolExecutor(6) as pool:
         rows = list(pool.map(lambda _: backend.predict([task(1, OPENER)])[0], range(12)))
     assert all(row == rows[0] for row in rows)
