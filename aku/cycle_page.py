@@ -32,6 +32,7 @@ CHECK_NAMES = {
     "median_edit": "下書きから採用文までの編集距離（中央値）",
     "kept": "そのまま使われた下書き",
     "rewritten": "書き直された下書き",
+    "kept_drop": "そのまま使われた下書き、以前との比",
     "control_closeness": "親密さの制御（順位相関）",
     "control_mood": "機嫌の制御（順位相関）",
     "repetition": "くり返し・丸写し",

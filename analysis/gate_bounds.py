@@ -189,6 +189,27 @@ def ratio_of_geometric_means(a: ArrayLike, b: ArrayLike, confidence: float) -> E
     return Estimate(math.exp(value), math.exp(value - reach), math.exp(value + reach), n, n, float(n))
 
 
+def ratio_of_shares(a: Estimate, b: Estimate, confidence: float) -> Estimate:
+    """How many times share `b` share `a` is, from two `share` estimates, with bounds on the logarithm.
+
+    Katz et al. (Biometrics 34:469, 1978) at the effective sample sizes, half an observation added to
+    each count so that none is zero (Walter, Biometrika 62:371, 1975).
+    """
+    from scipy.special import ndtri
+
+    n = a.n + b.n
+    if min(a.n, b.n) == 0:
+        return dataclasses.replace(NOTHING, n=n)
+    parts = [(x.value * x.effective + 0.5, x.effective + 0.5) for x in (a, b)]
+    value = math.log(parts[0][0] / parts[0][1]) - math.log(parts[1][0] / parts[1][1])
+    error = math.sqrt(sum(1 / hits - 1 / size for hits, size in parts))
+    reach = float(ndtri(confidence)) * error
+    effective = a.effective + b.effective
+    return Estimate(
+        math.exp(value), math.exp(value - reach), math.exp(value + reach), n, a.groups + b.groups, effective
+    )
+
+
 def bootstrap(
     statistic: Callable[[Ints], float], groups: Ints, rng: np.random.Generator, draws: int = 400
 ) -> tuple[float, float, float]:

@@ -15,7 +15,7 @@ from analysis.gate_bounds import Estimate
 from analysis.gate_evidence import Evidence, HeldOutLoss, HumanTurns, JudgedTurn, SteeredReply, WorkTime
 from analysis.gate_settings import GateSettings
 
-PEOPLE = ("median_edit", "kept", "rewritten")
+PEOPLE = ("median_edit", "kept", "rewritten", "kept_drop")
 """Checks that need people's judgement; a rolling window of them shuts an open gate."""
 
 
@@ -72,8 +72,8 @@ def run_checks(evidence: Evidence, settings: GateSettings) -> tuple[Check, ...]:
     )
 
 
-def people_checks(turns: Sequence[JudgedTurn], settings: GateSettings) -> tuple[Check, Check, Check]:
-    """Edit distance, share kept, share rewritten, over the last `window` judged turns."""
+def people_checks(turns: Sequence[JudgedTurn], settings: GateSettings) -> tuple[Check, Check, Check, Check]:
+    """Edit distance, share kept, share rewritten, over the last `window` judged turns; a drop in the share kept."""
     recent = turns[-settings.window :]
     groups = bounds.codes([turn.group for turn in recent])
     distance = np.array([turn.distance for turn in recent])
@@ -112,7 +112,40 @@ def people_checks(turns: Sequence[JudgedTurn], settings: GateSettings) -> tuple[
             at_least=False,
             short=short,
         ),
+        drop_check(turns, settings),
     )
+
+
+def drop_check(turns: Sequence[JudgedTurn], settings: GateSettings) -> Check:
+    """Share kept of the last `least_turns` drafts over that of all before; fails when it has surely fallen.
+
+    A model whose drafts were kept seven times in ten stays above every limit when that halves, so the
+    limits alone would not notice.  Only drafts count, since people rate more kindly in a review than
+    they correct; waits (and blocks nothing) until there are as many before.
+    """
+    drafts = [turn for turn in turns if turn.origin == "draft"]
+    recent, before = drafts[-settings.least_turns :], drafts[: -settings.least_turns]
+
+    def share(part: Sequence[JudgedTurn]) -> Estimate:
+        kept = np.array([turn.distance < settings.kept_distance for turn in part])
+        return bounds.share(kept, bounds.codes([turn.group for turn in part]), settings.confidence)
+
+    now, then = share(recent), share(before)
+    found = bounds.ratio_of_shares(now, then, settings.confidence)
+    title = f"share of drafts kept, the last {len(recent)} over all before"
+    words = f"upper bound {found.upper:.3f} (limit {settings.kept_drop:g})"
+    if len(before) < settings.least_turns:
+        outcome = Outcome.WAITING
+        few = f"{len(drafts)} corrected drafts, {2 * settings.least_turns} are needed"
+        reason = f"{few}; this check waits and blocks nothing"
+    elif found.upper < settings.kept_drop:
+        outcome = Outcome.FAIL
+        reason = f"{now.value:.0%} kept where it was {then.value:.0%}: surely fewer than before, {words}"
+    else:
+        outcome, reason = Outcome.PASS, f"{now.value:.0%} kept, {then.value:.0%} before: {words}"
+    mark = settings.kept_drop
+    numbers = (_number(found.value), _number(found.upper), mark, mark)
+    return Check("kept_drop", title, outcome, *numbers, True, found.n, found.groups, round(found.effective, 2), reason)
 
 
 def control_checks(

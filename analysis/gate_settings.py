@@ -25,6 +25,7 @@ class GateSettings:
     median_edit_limit: float = setting(0.37, "Limit for its upper bound.")
     kept: float = setting(0.40, "Share of turns kept: at least.")
     kept_limit: float = setting(0.33, "Limit for its lower bound.")
+    kept_drop: float = setting(0.80, "Share kept lately over that before: surely below this shuts.")
     rewritten: float = setting(0.20, "Share of turns rewritten: at most.")
     rewritten_limit: float = setting(0.27, "Limit for its upper bound.")
     control: float = setting(0.60, "Spearman correlation of wanted and judged level, each attribute: at least.")
@@ -65,6 +66,8 @@ class GateSettings:
         for name, goal, limit in below:
             if not 0 <= goal <= limit:
                 raise ValueError(f"{name}_limit must not be below {name}, and {name} not below 0.")
+        if not 0 <= self.kept_drop <= 1:
+            raise ValueError("kept_drop must lie between 0 and 1.")
         if not 0.5 < self.confidence < 1:
             raise ValueError("confidence must lie between 0.5 and 1.")
         if not 0 <= self.kept_distance < self.rewritten_distance <= 1:

@@ -1,6 +1,6 @@
 """How often the gate decides rightly: simulated models of known quality, judged through the real `decide`.
 
-    python -m benchmarks.gate [--simulations 1000]
+    python -m benchmarks.gate [--simulations 2000]
 
 Prints (1) power: how often the gate opens for a model of the stated effect; (2) false openings: how
 often for a model that has one quality exactly at its limit, all others being good; (3) how soon the
@@ -19,8 +19,8 @@ import numpy as np
 from scipy.special import ndtr
 from scipy.stats import spearmanr
 
-from analysis.gate import decide
-from analysis.gate_checks import Outcome, people_checks
+from analysis.gate import Decision, decide
+from analysis.gate_checks import Outcome, loss_check, people_checks, reply_checks, time_check
 from analysis.gate_evidence import Evidence, HeldOutLoss, HumanTurns, JudgedTurn, Reply, SteeredReply, WorkTime
 from analysis.gate_settings import GateSettings
 
@@ -46,6 +46,7 @@ class Quality:
     time: float = 0.50
 
 
+PASSES = (Outcome.PASS, Outcome.WAITING)
 GOOD = Quality()
 """The stated effect: half the drafts kept, one in eight rewritten, ρ = 0.7, a fifth of a nat better than the base."""
 
@@ -126,31 +127,45 @@ def _beta(mean: float, rng: np.random.Generator, alike: float = 0.01) -> float:
     return float(rng.beta(mean * size, (1 - mean) * size))
 
 
-def evidence(quality: Quality, settings: GateSettings, rng: np.random.Generator, source: str) -> Evidence:
-    """One round of evidence: `source` is "review" (one reply a scene) or "drafts" (a full window of dialogues)."""
+def people(quality: Quality, settings: GateSettings, rng: np.random.Generator, source: str) -> Evidence:
+    """What people say: `source` is "review" (one reply a scene) or "drafts" (a full window, and working times)."""
     if source == "review":
         turns = judged(distances(quality, settings.review_replies, 1, rng), origin="review")
-        times: list[WorkTime] = []
-    else:
-        turns = judged(distances(quality, settings.window // TURNS, TURNS, rng))
-        seconds = 30 * np.exp(0.5 * rng.standard_normal(400 + settings.least_arm))
-        times = [WorkTime(f"d{i}", "drafted", 5 * quality.time * s, 5) for i, s in enumerate(seconds[:400])]
-        times += [WorkTime(f"b{i}", "blind", 5 * s, 5) for i, s in enumerate(seconds[400:])]
+        return Evidence("c", tuple(turns))
+    turns = judged(distances(quality, settings.window // TURNS, TURNS, rng))
+    seconds = 30 * np.exp(0.5 * rng.standard_normal(400 + settings.least_arm))
+    times = [WorkTime(f"d{i}", "drafted", 5 * quality.time * s, 5) for i, s in enumerate(seconds[:400])]
+    times += [WorkTime(f"b{i}", "blind", 5 * s, 5) for i, s in enumerate(seconds[400:])]
+    return Evidence("c", tuple(turns), times=tuple(times))
+
+
+def measured(quality: Quality, settings: GateSettings, rng: np.random.Generator) -> Evidence:
+    """What `aku evaluate` says: replies, the judge's ceiling, losses on twenty held-out dialogues."""
     gains = quality.gain + 0.25 * rng.standard_normal(20)
-    losses = [HeldOutLoss(f"h{i}", 3.0 - g, 3.0, int(rng.integers(40, 160))) for i, g in enumerate(gains)]
-    return Evidence("c", tuple(turns), evaluated(quality, settings, rng), _HUMAN, tuple(losses), tuple(times))
+    losses = tuple(HeldOutLoss(f"h{i}", 3.0 - g, 3.0, int(rng.integers(40, 160))) for i, g in enumerate(gains))
+    return Evidence("c", (), evaluated(quality, settings, rng), _HUMAN, losses)
 
 
-def opening(quality: Quality, settings: GateSettings, source: str, simulations: int, seed: int) -> tuple[float, dict]:
-    """Share of simulations in which the gate opens, and in which each check passes."""
-    passed: dict[str, int] = {}
-    opened = 0
-    for i in range(simulations):
-        decision = decide(evidence(quality, settings, np.random.default_rng([seed, i]), source), settings)
-        opened += decision.open
-        for check in decision.checks:
-            passed[check.key] = passed.get(check.key, 0) + (check.outcome in (Outcome.PASS, Outcome.WAITING))
-    return opened / simulations, {key: count / simulations for key, count in passed.items()}
+def opens(quality: Quality, settings: GateSettings, source: str, rng: np.random.Generator) -> Decision | None:
+    """The gate's decision on one round of evidence; None where it is shut for a reason that was cheap to see.
+
+    One check that does not pass keeps the gate shut whatever the others say, so the dear ones (a
+    jackknife over 500 replies) are run only where the cheap ones pass.
+    """
+    said = people(quality, settings, rng, source)
+    cheap = [*people_checks(said.turns, settings), time_check(said.times, settings)]
+    if all(check.outcome in PASSES for check in cheap):
+        found = measured(quality, settings, rng)
+        cheap = [*reply_checks(found.steered, settings), loss_check(found.losses, settings)]
+        if all(check.outcome in PASSES for check in cheap):
+            return decide(dataclasses.replace(found, turns=said.turns, times=said.times), settings)
+    return None
+
+
+def opening(quality: Quality, settings: GateSettings, source: str, simulations: int, seed: int) -> float:
+    """Share of simulations in which the gate opens."""
+    decisions = (opens(quality, settings, source, np.random.default_rng([seed, i])) for i in range(simulations))
+    return sum(decision is not None and decision.open for decision in decisions) / simulations
 
 
 def shut_after(settings: GateSettings, before: Quality, after: Quality, turns: int, rng: np.random.Generator) -> int:
@@ -173,7 +188,7 @@ def halved(quality: Quality) -> Quality:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run all three and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--simulations", type=int, default=1000)
+    parser.add_argument("--simulations", type=int, default=2000)
     chosen = parser.parse_args(arguments)
     count, settings, begun = chosen.simulations, GateSettings(), time.monotonic()
     error = 1.96 * np.sqrt(0.05 * 0.95 / count)
@@ -182,11 +197,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"Evaluation: {settings.scenes} scenes x 25 pairs x {settings.replies} replies; 20 held-out dialogues.\n")
     print(f"1. Power at the stated effect ({GOOD})")
     for source in ("review", "drafts"):
-        rate, checks = opening(GOOD, settings, source, count, 1)
-        print(
-            f"   {source:7} opens in {rate:.3f}   goal >= 0.80   "
-            + "  ".join(f"{k} {v:.2f}" for k, v in checks.items())
-        )
+        rate = opening(GOOD, settings, source, count, 1)
+        print(f"   {source:7} opens in {rate:.3f}   goal >= 0.80", flush=True)
     print("\n2. False openings: one quality at its limit, the others good        goal <= 0.05")
     at_limit = {
         "kept": dataclasses.replace(GOOD, kept=settings.kept_limit),
@@ -203,31 +215,31 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for source in ("review", "drafts"):
             if key == "time" and source == "review":
                 continue
-            rate, checks = opening(quality, settings, source, count, 2)
-            name = f"control_{'closeness'}" if key == "control" else key
+            rate = opening(quality, settings, source, count, 2)
             worst = max(worst, rate)
-            print(f"   {key:12} {source:7} opens in {rate:.3f}   (that check passes in {checks[name]:.3f})")
+            print(f"   {key:12} {source:7} opens in {rate:.3f}", flush=True)
     print(f"   worst: {worst:.3f}")
     print("\n   Opening by share kept (rewritten in proportion), review round:")
     for kept in (0.25, 0.30, 0.35, 0.40, 0.45, 0.50, 0.60):
         quality = dataclasses.replace(GOOD, kept=kept, rewritten=0.24 * (1 - kept))
-        rate, _ = opening(quality, settings, "review", count // 2, 3)
-        print(f"     kept {kept:.2f}: opens in {rate:.3f}")
+        rate = opening(quality, settings, "review", count // 4, 3)
+        print(f"     kept {kept:.2f}: opens in {rate:.3f}", flush=True)
     print("\n3. The rolling window, looked at after each dialogue")
-    for kept in (0.45, 0.50, 0.60, 0.70):
+    for kept in (0.45, 0.50, 0.60, 0.70, 0.80):
         quality = dataclasses.replace(GOOD, kept=kept)
         rng = np.random.default_rng([4, int(100 * kept)])
-        taken = [shut_after(settings, quality, halved(quality), settings.window, rng) for _ in range(count // 2)]
+        taken = [shut_after(settings, quality, halved(quality), settings.window, rng) for _ in range(count // 5)]
         within = np.mean([t > 0 for t in taken])
         typical = np.median([t for t in taken if t])
         print(
             f"   kept {kept:.2f} -> {kept / 2:.3f}: shut within {settings.window} turns in {within:.3f}, "
-            f"median after {typical:.0f}"
+            f"median after {typical:.0f}",
+            flush=True,
         )
-    for kept in (0.45, 0.50, 0.55, 0.60):
+    for kept in (0.45, 0.50, 0.60, 0.70):
         quality = dataclasses.replace(GOOD, kept=kept)
         rng = np.random.default_rng([5, int(100 * kept)])
-        alarms = [shut_after(settings, quality, quality, 1000, rng) for _ in range(max(50, count // 10))]
+        alarms = [shut_after(settings, quality, quality, 1000, rng) for _ in range(max(50, count // 20))]
         print(f"   kept {kept:.2f} unchanged: shut within 1000 turns in {np.mean([a > 0 for a in alarms]):.3f}")
     print(f"\n{time.monotonic() - begun:.0f} s")
 

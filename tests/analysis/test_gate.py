@@ -107,6 +107,27 @@ def test_median_bound_and_rank_correlation() -> None:
     assert math.isnan(gate_bounds.spearman([1, 1], [1, 2]))
 
 
+def test_ratio_of_shares() -> None:
+    a, b = (gate_bounds.share([1] * k + [0] * (100 - k), np.arange(100), 0.95) for k in (30, 60))
+    found = gate_bounds.ratio_of_shares(a, b, 0.95)
+    error = math.sqrt(1 / 30.5 - 1 / 100.5 + 1 / 60.5 - 1 / 100.5)
+    assert found.value == pytest.approx(30.5 / 60.5)
+    assert found.upper / found.value == pytest.approx(math.exp(1.6449 * error), rel=1e-4)
+    none = gate_bounds.share([0] * 100, np.arange(100), 0.95)
+    assert 0 < gate_bounds.ratio_of_shares(none, b, 0.95).upper < 0.1
+    assert math.isnan(gate_bounds.ratio_of_shares(gate_bounds.NOTHING, b, 0.95).value)
+
+
+def test_bound_on_a_ratio_of_shares_holds_as_often_as_it_says() -> None:
+    rng, groups = np.random.default_rng(3), np.repeat(np.arange(20), 5)
+    covered = 0
+    for _ in range(400):
+        p = rng.beta(0.5 * 9, 0.5 * 9, size=(2, 20))  # both shares are 0.5, alike within a dialogue
+        a, b = (gate_bounds.share(rng.random(100) < side[groups], groups, 0.95) for side in p)
+        covered += gate_bounds.ratio_of_shares(a, b, 0.95).upper >= 1
+    assert covered / 400 >= 0.93
+
+
 def test_ratio_of_times() -> None:
     rng = np.random.default_rng(3)
     a, b = 15 * np.exp(0.5 * rng.standard_normal(300)), 30 * np.exp(0.5 * rng.standard_normal(300))
@@ -118,7 +139,8 @@ def test_ratio_of_times() -> None:
 def test_good_evidence_opens_and_says_so() -> None:
     decision = gate.decide(good(), SETTINGS)
     assert decision.open
-    assert {c.key: c.outcome for c in decision.checks if c.outcome is not Outcome.PASS} == {"time": Outcome.WAITING}
+    assert {c.key for c in decision.checks if c.outcome is not Outcome.PASS} == {"kept_drop", "time"}
+    assert {c.outcome for c in decision.checks if c.key in ("kept_drop", "time")} == {Outcome.WAITING}
 
 
 def test_no_evidence_shuts_with_what_to_do() -> None:
@@ -180,7 +202,9 @@ def test_mean_alone_never_opens() -> None:
 
 
 def test_between_the_marks_the_gate_stays_as_it_is() -> None:
-    middling = dataclasses.replace(good(), turns=turns([0.0] * 75 + [0.25] * 125))  # 37.5 % kept
+    middling = dataclasses.replace(
+        good(), turns=turns([0.0, 0.25, 0.0, 0.25, 0.0, 0.25, 0.25, 0.25] * 25)
+    )  # 37.5 % kept
     assert not gate.decide(middling, SETTINGS).open
     assert gate.decide(middling, SETTINGS, was_open=True).open
 
@@ -194,6 +218,30 @@ def test_bad_drafts_shut_an_open_gate_and_old_ones_do_not_count() -> None:
     assert any("kept" in reason for reason in decision.reasons)
     better = dataclasses.replace(later, turns=later.turns + turns([0.0, 0.3] * 100, start=1000))
     assert gate.decide(better, SETTINGS).open
+
+
+def test_a_good_model_that_becomes_half_as_good_shuts_the_gate_before_any_limit_is_reached() -> None:
+    before, after = turns(([0.0] * 7 + [0.2] * 3) * 20), turns([0.0, 0.2, 0.2] * 40, start=200)
+    checks = {check.key: check for check in people_checks(before + after, SETTINGS)}
+    fell = checks.pop("kept_drop")
+    assert fell.outcome is Outcome.FAIL
+    assert fell.value == pytest.approx((33.5 / 100.5) / (147.5 / 220.5))  # 33 of the last 100; 147 of 220 before
+    assert fell.bound < SETTINGS.kept_drop
+    assert "33% kept where it was 67%" in fell.reason
+    assert {check.outcome for check in checks.values()} == {Outcome.PASS}
+    evidence = dataclasses.replace(good(), turns=before + after)
+    assert not gate.decide(evidence, SETTINGS, was_open=True).open
+
+
+def test_a_drop_is_sought_among_drafts_alone_and_not_before_there_are_enough() -> None:
+    rated = turns([0.0] * 200, origin="review")
+    corrected = turns([0.0, 0.2] * 99, start=500)
+    (waiting,) = (c for c in people_checks(rated + corrected, SETTINGS) if c.key == "kept_drop")
+    assert waiting.outcome is Outcome.WAITING
+    assert waiting.reason.startswith("198 corrected drafts, 200 are needed")
+    (steady,) = (c for c in people_checks(corrected + turns([0.0, 0.2], start=800), SETTINGS) if c.key == "kept_drop")
+    assert steady.outcome is Outcome.PASS
+    assert steady.value == pytest.approx(1.0)
 
 
 def test_force_opens_until_the_drafts_prove_bad_and_stays_visible() -> None:
@@ -352,4 +400,6 @@ def test_settings_refuse_limits_stricter_than_goals(tmp_path: Path) -> None:
 
 def test_checks_are_those_of_the_metrics() -> None:
     keys = [check.key for check in run_checks(good(), SETTINGS)]
-    assert keys == ("median_edit kept rewritten control_closeness control_mood repetition endings loss time".split())
+    assert keys == (
+        "median_edit kept rewritten kept_drop control_closeness control_mood repetition endings loss time".split()
+    )
