@@ -99,4 +99,5 @@ def project_id(project: object) -> str:
 
     Kept whole: the numbers of projects and tasks begin anew in a new database.
     """
-    return str(project) if isinstance(project, (str, int)) else ""
+    name = str(project) if isinstance(project, (str, int)) else ""
+    return name.encode(errors="replace").decode()  # it goes into files, where half a surrogate pair can not be written

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -65,6 +66,17 @@ class RunningStudio:
         )
         assert not check or result.returncode == 0, f"aku {arguments}: {result.stdout}{result.stderr}"
         return result
+
+    @contextlib.contextmanager
+    def running(self, *arguments: str) -> Iterator[None]:
+        """Run an `aku` command that does not end by itself for as long as the block takes."""
+        process = subprocess.Popen([AKU, *arguments], env=self._environment(), stdout=subprocess.DEVNULL)
+        try:
+            yield
+            assert process.poll() is None, f"aku {arguments} ended by itself with {process.returncode}"
+        finally:
+            process.terminate()
+            process.wait(60)
 
     def start(self) -> None:
         """Start `aku up` and wait until it says how to stop it."""

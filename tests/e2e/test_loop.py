@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 from screen import Screen
 from test_screen import add_card, annotations, scaffold
 
-from dialogue import Attribute, Registry, iter_dialogues, label_studio
+from dialogue import Attribute, Registry, files, iter_dialogues, label_studio
 from dialogue.label_studio import blank_turns
 
 pytestmark = pytest.mark.e2e
@@ -36,6 +38,15 @@ def wait_for_text(screen: Screen, number: int) -> str:
         if text := screen.box(number).input_value():
             return text
     pytest.fail(f"no draft appeared in box {number}")
+
+
+def wait_for_count(numbers: Path, least: int) -> int:
+    """Wait until `aku watch` has counted so many dialogues; returns how many."""
+    for _ in range(240):
+        if numbers.is_file() and (count := int(files.read_json(numbers)["n"])) >= least:
+            return count
+        time.sleep(0.25)
+    pytest.fail(f"{numbers} never counted {least} dialogues")
 
 
 def test_demo_ends_in_the_whole_loop(demo: Any, starter: list[Any]) -> None:
@@ -98,7 +109,12 @@ def test_a_dialogue_with_live_drafts_is_exported_as_typed(browser: Any, demo: An
     screen.page.keyboard.press("4")
     screen.page.keyboard.press("9")
     assert {"3 仲のいい友人", "3 わりと良い"} < set(screen.chosen())
-    screen.submit()
+    numbers = demo.workspace.reports / "quick.json"
+    numbers.unlink(missing_ok=True)
+    with demo.running("watch", "--interval", "3600"):  # so only Label Studio's webhook can tell it of the dialogue
+        before = wait_for_count(numbers, 1)
+        screen.submit()
+        wait_for_count(numbers, before + 1)
     screen.close()
     demo.aku("export")
     record = records(demo)[f"ls-{demo.project}-{task}"]

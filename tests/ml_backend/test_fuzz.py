@@ -12,7 +12,7 @@ from typing import Any
 import requests
 from backends import PASSWORD, USER, Backend
 from cards import OPENER, screen, task, texts
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from dialogue.checkpoints import Checkpoint
@@ -84,6 +84,7 @@ def check_rows(rows: Any, count: int, version: str) -> None:
 
 
 @fuzz
+@example(tasks=[], context=None, project="\ud800")
 @given(tasks=st.lists(TASKS, max_size=5), context=CONTEXTS, project=st.one_of(st.just("1.1"), JSON))
 def test_random_tasks_get_valid_rows(
     backend: Backend, checkpoint: Checkpoint, tasks: list[Any], context: Any, project: Any
