@@ -218,7 +218,7 @@ def measure(checkpoint: Checkpoint, name: str, dtype: str, options: argparse.Nam
     drafter = Drafter(checkpoint, settings)
     weights = drafter.weights
     requests = cards(options.cards, options.turns)
-    drafter.draft(cards(2, 2))  # warm up
+    drafter.draft(cards(options.cards, options.turns))  # warm up, as a backend is after its first call
     counting = drafter.decoder.memory = drafter.decoder.batch.memory = Counting(drafter.decoder.memory)  # type: ignore[assignment]
     drafts: list[Draft]
     drafts, seconds = timed(drafter, lambda: drafter.draft(requests))
