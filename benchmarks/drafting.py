@@ -32,6 +32,7 @@ from dialogue.rendering import render_prompt
 from ml_backend.drafting import Draft, Drafter, DraftRequest
 from ml_backend.settings import BackendSettings
 from ml_backend.text_rules import problem, salvaged
+from ml_backend.weights import load
 
 SIZES = {
     "2M": {"hidden_size": 192, "intermediate_size": 512, "num_hidden_layers": 4, "heads": (6, 2), "vocabulary": 2000},
@@ -107,18 +108,18 @@ def cards(count: int, turns: int) -> list[DraftRequest]:
 class Peer:
     """One task, one turn, the whole prefix again, through a text-generation pipeline."""
 
-    def __init__(self, drafter: Drafter) -> None:
+    def __init__(self, checkpoint: Checkpoint, settings: BackendSettings) -> None:
         from transformers import GenerationConfig, pipeline
         from transformers.utils import logging
 
         logging.set_verbosity_error()
-        self.weights = drafter.weights
+        self.weights = load(checkpoint, settings.device, settings.dtype)
         self.pipeline = pipeline("text-generation", model=self.weights.model, tokenizer=self.weights.tokenizer)
         eos = self.weights.tokenizer.eos_token_id
         suppressed = self.weights.forbidden[0].isinf().nonzero()[:, 0].tolist()
         self.config = GenerationConfig(
             do_sample=False,
-            max_new_tokens=drafter.settings.max_new_tokens,
+            max_new_tokens=settings.max_new_tokens,
             min_new_tokens=1,
             suppress_tokens=suppressed,
             eos_token_id=eos,
@@ -225,7 +226,7 @@ def measure(checkpoint: Checkpoint, name: str, dtype: str, options: argparse.Nam
     many = Counting(None)
     many.passes, many.tokens = counting.passes, counting.tokens
     single, single_seconds = timed(drafter, lambda: drafter.draft(requests[:1]))
-    peer = Peer(drafter)
+    peer = Peer(checkpoint, settings)
     peer.draft(cards(1, 2)[0])
     peer.tokens = 0
     peer_first, peer_single_seconds = timed(drafter, lambda: peer.draft(requests[0]))

@@ -30,15 +30,13 @@ from dialogue import Attribute, Registry, Workspace, files, label_studio
 from dialogue.label_studio import Card, blank_turns
 from dialogue.records import Turn
 from dialogue.rendering import render_prompt
-from ml_backend.drafting import Drafter
-from ml_backend.settings import BackendSettings
+from ml_backend.weights import Weights, load
 
 NEW_TOKENS = 24
 
 
-def bare_generate(drafter: Drafter, context: str, said: list[Turn], attribute: Attribute) -> tuple[str, float]:
+def bare_generate(weights: Weights, context: str, said: list[Turn], attribute: Attribute) -> tuple[str, float]:
     """Write one reply with `generate`; returns its text and the seconds it took."""
-    weights = drafter.weights
     started = time.perf_counter()
     prompt = render_prompt(context, said, attribute, weights.tokenizer, weights.format)
     with torch.inference_mode():
@@ -82,7 +80,7 @@ def timed(call: Callable[[], requests.Response]) -> tuple[Any, float]:
     return answer.json(), seconds
 
 
-def chat(workspace: Workspace, url: str, project: int, drafter: Drafter, rounds: int) -> dict[str, Any]:
+def chat(workspace: Workspace, url: str, project: int, weights: Weights, rounds: int) -> dict[str, Any]:
     """Hold conversations of five replies each; returns the figures."""
     session = requests.Session()
     session.headers["Authorization"] = f"Token {workspace.read_secrets()['LABEL_STUDIO_USER_TOKEN']}"
@@ -106,7 +104,7 @@ def chat(workspace: Workspace, url: str, project: int, drafter: Drafter, rounds:
             )
             reply = answer["data"]["result"][0]["value"]["text"][0]
             said = [Turn("Aku" if i % 2 else "User", text) for i, text in enumerate(texts)]
-            expected, bare_seconds = bare_generate(drafter, request.context, said, attribute)
+            expected, bare_seconds = bare_generate(weights, request.context, said, attribute)
             equal += reply == expected
             ours.append(seconds)
             bare.append(bare_seconds)
@@ -169,9 +167,9 @@ def main() -> None:
     registry.use(checkpoint.id, {"open": True, "reason": "benchmark"})
     try:
         with running_studio(workspace) as studio:
-            drafter = Drafter(checkpoint, BackendSettings(temperature=0, retries=0, max_new_tokens=NEW_TOKENS))
-            chat(workspace, studio.url, studio.project, drafter, 2)  # warm up
-            figures = chat(workspace, studio.url, studio.project, drafter, options.rounds)
+            weights = load(checkpoint, "auto", "auto")
+            chat(workspace, studio.url, studio.project, weights, 2)  # warm up
+            figures = chat(workspace, studio.url, studio.project, weights, options.rounds)
             print(json.dumps({"model": options.size, **figures}))
             print(json.dumps({"control_plane_during_drafting": control_plane(workspace, studio.backend_url)}))
     finally:

@@ -18,6 +18,7 @@ from dialogue import CheckpointError, Registry, Turn, files
 from dialogue.checkpoints import Checkpoint
 from dialogue.label_studio import blank_turns
 from dialogue.rendering import render_prompt
+from ml_backend import packing
 from ml_backend.drafting import Draft, Drafter, DraftRequest
 from ml_backend.settings import BackendSettings
 from ml_backend.slots import NoMemory, SlotMemory
@@ -335,6 +336,20 @@ def test_adapter_swap_keeps_the_base(adapters: list[Checkpoint]) -> None:
     for adapter, drafts in zip(adapters, alone, strict=True):
         drafter = Drafter(adapter, GREEDY)
         assert list(drafts[0].turns) == plain_generation(drafter, wanted[0])
+
+
+def test_packed_layers_write_the_same_text_and_adapters_are_not_packed(
+    drafter: Drafter, checkpoint: Checkpoint, adapters: list[Checkpoint], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    monkeypatch.setattr(packing, "LEAST", 1)  # these models are so small that nothing would be packed
+    wanted = requests_of(8)
+    packed = Drafter(checkpoint, GREEDY)
+    assert not any(type(module) is torch.nn.Linear for module in packed.weights.model.modules())
+    assert [draft.turns for draft in packed.draft(wanted)] == [draft.turns for draft in drafter.draft(wanted)]
+    adapter = Drafter(adapters[0], GREEDY)
+    assert not any(isinstance(module, packing.PackedLinear) for module in adapter.weights.model.modules())
 
 
 def broken(kind: str, checkpoint: Checkpoint, folder: Path) -> Checkpoint:
