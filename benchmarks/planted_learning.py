@@ -77,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--dialogues", type=int, default=250)
     parser.add_argument("--formats", nargs="+", default=["tags", "tokens"])
     parser.add_argument("--scenes", type=int, default=6)
-    parser.add_argument("--epochs", type=float, default=6.0)
+    parser.add_argument("--epochs", type=float, default=0.0, help="0: the studio's default.")
     parser.add_argument("--tokens", type=int, default=300_000, help="Tokens of pre-training.")
     parser.add_argument("--keep", type=Path, help="Folder to work in; finished parts are taken from it.")
     options = parser.parse_args(arguments)
