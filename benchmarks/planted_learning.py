@@ -1,8 +1,9 @@
 """Does training learn to steer?  A demo-size model on the planted corpus, from five pairs only and from all 25.
 
-    python -m benchmarks.planted_learning [--dialogues 250] [--formats tags tokens] [--scenes 6]
+    python -m benchmarks.planted_learning [--dialogues 500] [--formats tags tokens] [--scenes 6]
 
-A tiny base is pre-trained on planted dialogues whose attributes it never sees; two models are then
+A tiny base is pre-trained on planted dialogues whose attributes it never sees, and on scenes with numbers in
+them, since any real base has met digits (to one that has not, all five levels look the same); two models are then
 fine-tuned with the studio's defaults, one on the five starting pairs, one on all 25.  Each answers
 held-out scenes under all 25 pairs; a judge trained on other planted dialogues says which levels it
 hears.  Printed: Spearman and within-one on all pairs and on the twenty that the first model never saw,
@@ -32,6 +33,9 @@ from exporters.sft import TrainSettings, train
 from exporters.sft.demo_base import make_demo_base
 from ml_backend.settings import BackendSettings
 
+SCENES = [
+    f"{hour}時{minute}分。{count}人で待っている。" for hour in range(10) for minute in range(10) for count in range(5)
+]
 UNSEEN = [pair for pair in ALL_PAIRS if pair not in STARTER_PAIRS]
 
 
@@ -74,7 +78,7 @@ def show(name: str, rows: Sequence[SteeredReply]) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dialogues", type=int, default=250)
+    parser.add_argument("--dialogues", type=int, default=500)
     parser.add_argument("--formats", nargs="+", default=["tags", "tokens"])
     parser.add_argument("--scenes", type=int, default=6)
     parser.add_argument("--epochs", type=float, default=0.0, help="0: the studio's default.")
@@ -85,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     begun = time.monotonic()
     with tempfile.TemporaryDirectory() as temporary:
         root = options.keep or Path(temporary)
-        base = make_demo_base(root / "base", list(planted(300, seed=9)), [], tokens=options.tokens)
+        base = make_demo_base(root / "base", list(planted(300, seed=9)), SCENES, tokens=options.tokens)
         by_hand = HandWritten.of(list(planted(200, seed=5)))
         judge, top = Judge(by_hand), ceiling(human_turns(by_hand))
         print(
