@@ -120,8 +120,8 @@ def drop_check(turns: Sequence[JudgedTurn], settings: GateSettings) -> Check:
     """Share kept of the last `least_turns` drafts over that of all before; fails when it has surely fallen.
 
     A model whose drafts were kept seven times in ten stays above every limit when that halves, so the
-    limits alone would not notice.  Only drafts count, since people rate more kindly in a review than
-    they correct; waits (and blocks nothing) until there are as many before.
+    limits alone would not notice.  Only drafts count, since people may rate more kindly in a review
+    than they correct; waits (and blocks nothing) until there are as many before.
     """
     drafts = [turn for turn in turns if turn.origin == "draft"]
     recent, before = drafts[-settings.least_turns :], drafts[: -settings.least_turns]

@@ -13,7 +13,7 @@ import torch
 
 from dialogue.checkpoints import Checkpoint
 from ml_backend.decoding import Decoder, Emit, Source
-from ml_backend.packing import pack
+from ml_backend.packing import pack_if_same
 from ml_backend.requests import Draft, DraftRequest
 from ml_backend.settings import BackendSettings
 from ml_backend.weights import Weights, load
@@ -37,7 +37,7 @@ class Drafter:
         weights = share.weights if share is not None else None
         self.weights: Weights = load(checkpoint, self.settings.device, self.settings.dtype, weights)
         if self.weights.adapter is None:  # an adapter needs PyTorch's own layers to hold on to
-            pack(self.weights.model)
+            pack_if_same(self.weights.model)
         self.decoder = Decoder(self.weights, self.settings)
 
     def draft(self, requests: Sequence[DraftRequest], on_draft: Emit | None = None) -> list[Draft]:

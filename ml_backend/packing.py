@@ -22,7 +22,6 @@ class PackedLinear(nn.Module):
     def __init__(self, linear: nn.Linear) -> None:
         """Lay out the weight of `linear`, which must be float32 on a CPU."""
         super().__init__()
-        self.in_features, self.out_features = linear.in_features, linear.out_features
         self.weight = nn.Parameter(linear.weight.detach().to("meta"), requires_grad=False)
         self.bias = linear.bias
         self.packed = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), ROWS)
@@ -33,21 +32,43 @@ class PackedLinear(nn.Module):
         return product
 
 
-def pack(model: nn.Module) -> int:
-    """Replace the large linear layers of a float32 model on a CPU; returns how many, 0 where oneDNN is not there.
+def pack(model: nn.Module) -> list[tuple[nn.Module, str, nn.Linear]]:
+    """Replace the large linear layers of a float32 model on a CPU; returns (parent, name, layer) of each.
 
-    The model can not be trained, saved or given an adapter afterwards.
+    Nothing is replaced where oneDNN is not there.  The model can not be trained, saved or given an adapter afterwards.
     """
     available = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     if not available or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
-        return 0
-    count = 0
-    for parent in [module for module in model.modules() if type(module) is not nn.Linear]:
-        for name, child in list(parent.named_children()):
-            if type(child) is nn.Linear and _fits(child.weight):
-                setattr(parent, name, PackedLinear(child))
-                count += 1
-    return count
+        return []
+    replaced = [
+        (parent, name, child)
+        for parent in model.modules()
+        for name, child in parent.named_children()
+        if type(child) is nn.Linear and _fits(child.weight)
+    ]
+    for parent, name, child in replaced:
+        setattr(parent, name, PackedLinear(child))
+    return replaced
+
+
+@torch.inference_mode()
+def pack_if_same(model: nn.Module) -> bool:
+    """Pack a causal language model and keep that if its scores stay the same; returns whether it is packed.
+
+    A model may read a layer's `weight` itself (Mamba's time step does), which a packed layer no longer has.
+    """
+    ids = torch.arange(4)[None]
+    expected = model(input_ids=ids).logits if all(p.device.type == "cpu" for p in model.parameters()) else None
+    if expected is None or not (replaced := pack(model)):
+        return False
+    try:
+        same = torch.allclose(model(input_ids=ids).logits, expected, rtol=1e-3, atol=1e-3)
+    except (RuntimeError, NotImplementedError):
+        same = False
+    if not same:
+        for parent, name, child in replaced:
+            setattr(parent, name, child)
+    return same
 
 
 def _fits(weight: torch.Tensor) -> bool:

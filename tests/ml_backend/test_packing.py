@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from ml_backend.packing import LEAST, PackedLinear, pack
+from ml_backend.packing import LEAST, PackedLinear, pack, pack_if_same
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -30,6 +30,28 @@ def test_large_float32_layers_are_packed_and_no_others() -> None:
             "inside": nn.Sequential(nn.Linear(1024, 512), nn.Embedding(1000, 512)),
         }
     )
-    assert pack(model) == 2
+    assert len(pack(model)) == 2
     assert {name for name, module in model.named_modules() if isinstance(module, PackedLinear)} == {"large", "inside.0"}
-    assert pack(model) == 0
+    assert pack(model) == []
+
+
+def test_a_model_that_reads_a_weight_itself_is_left_as_it_was() -> None:
+    class Scores:
+        def __init__(self, logits: torch.Tensor) -> None:
+            self.logits = logits
+
+    class Model(nn.Module):
+        def __init__(self, *, itself: bool) -> None:
+            super().__init__()
+            self.embedding, self.head, self.itself = nn.Embedding(600, 512), nn.Linear(512, 600), itself
+
+        def forward(self, input_ids: torch.Tensor) -> Scores:
+            hidden = self.embedding(input_ids)
+            return Scores(hidden @ self.head.weight.T if self.itself else self.head(hidden))
+
+    plain, odd = Model(itself=False), Model(itself=True)
+    layer = odd.head
+    assert pack_if_same(plain)
+    assert isinstance(plain.head, PackedLinear)
+    assert not pack_if_same(odd)
+    assert odd.head is layer
