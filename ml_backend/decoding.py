@@ -14,12 +14,12 @@ from typing import Protocol
 
 import torch
 
+from ml_backend.caching import memory_for
 from ml_backend.requests import Draft, DraftRequest
 from ml_backend.rows import Batch, Candidate, Group, Row
 from ml_backend.sampling import choose, draws
 from ml_backend.scenes import Scene
 from ml_backend.settings import BackendSettings
-from ml_backend.slots import memory_for
 from ml_backend.text_rules import problem, salvaged
 from ml_backend.weights import Weights
 

@@ -6,8 +6,8 @@ import dataclasses
 
 import torch
 
+from ml_backend.memory import Memory
 from ml_backend.scenes import Scene
-from ml_backend.slots import Memory
 
 
 def mean(log_probability: float, tokens: int) -> float:

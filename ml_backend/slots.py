@@ -10,22 +10,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Protocol
 
 import torch
 from transformers.cache_utils import Cache, CacheLayerMixin
 
+from ml_backend.memory import GRAIN, Place
 from ml_backend.weights import Weights
-
-_GRAIN = 128
-"""Slot capacity grows in steps of so many tokens."""
-
-
-class Place(Protocol):
-    """A row as the cache sees it: its slot, and the ids of the tokens that are cached there."""
-
-    slot: int
-    cached: list[int]
 
 
 @dataclasses.dataclass
@@ -37,7 +27,7 @@ class Window:
     columns: torch.Tensor = dataclasses.field(default_factory=lambda: torch.empty(0, dtype=torch.long))
     width: int = 0
     slots: int = 1
-    capacity: int = _GRAIN
+    capacity: int = GRAIN
 
 
 class SlotLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers is not followed by mypy
@@ -98,26 +88,6 @@ def _grown(buffer: torch.Tensor | None, slots: int, capacity: int) -> torch.Tens
     return grown
 
 
-class Memory(Protocol):
-    """What the decoder needs of a model: scores for each row's next token."""
-
-    def forward(self, rows: Sequence[Place], feeds: Sequence[Sequence[int]]) -> torch.Tensor:
-        """Feed each row's new tokens; return the scores after its last one, float32, (rows, vocabulary)."""
-        ...
-
-    def swap(self, a: int, b: int, length: int) -> None:
-        """Exchange the first `length` tokens of two slots."""
-        ...
-
-    def copy(self, source: int, target: int, length: int) -> None:
-        """Copy the first `length` tokens of a slot to another one."""
-        ...
-
-    def clear(self) -> None:
-        """Give all memory back."""
-        ...
-
-
 class SlotMemory:
     """Feeds only new tokens; keys and values of the earlier ones stay in slots."""
 
@@ -134,7 +104,7 @@ class SlotMemory:
 
     def reserve(self, slots: int, tokens: int) -> None:
         """Make sure that `slots` rows of `tokens` tokens fit."""
-        capacity = -(-tokens // _GRAIN) * _GRAIN
+        capacity = -(-tokens // GRAIN) * GRAIN
         window = self.window
         if slots > window.slots or capacity > window.capacity:
             window.slots, window.capacity = max(slots, window.slots), max(capacity, window.capacity)
@@ -192,67 +162,3 @@ class SlotMemory:
             for buffer in (layer.keys, layer.values):
                 if buffer is not None:
                     buffer[target, :, :length] = buffer[source, :, :length]
-
-
-class NoMemory:
-    """Feeds every row from its first token at each step: slow, but right for any causal model."""
-
-    def __init__(self, weights: Weights) -> None:
-        """Remember nothing."""
-        self.weights = weights
-
-    def forward(self, rows: Sequence[Place], feeds: Sequence[Sequence[int]]) -> torch.Tensor:
-        """Run the model on everything; pads stand on the right, where a causal model does not look."""
-        texts = [[*row.cached, *feed] for row, feed in zip(rows, feeds, strict=True)]
-        width = max(map(len, texts))
-        device = self.weights.device
-        tokens = torch.tensor([[*text, *[0] * (width - len(text))] for text in texts], device=device)
-        attention = torch.tensor([[1] * len(text) + [0] * (width - len(text)) for text in texts], device=device)
-        logits: torch.Tensor = self.weights.model(input_ids=tokens, attention_mask=attention, use_cache=False).logits
-        return logits[torch.arange(len(texts)), torch.tensor([len(text) - 1 for text in texts])].float()
-
-    def swap(self, a: int, b: int, length: int) -> None:
-        """Nothing to exchange."""
-
-    def copy(self, source: int, target: int, length: int) -> None:
-        """Nothing to copy."""
-
-    def clear(self) -> None:
-        """Nothing to drop."""
-
-
-@dataclasses.dataclass
-class _Row:
-    slot: int
-    cached: list[int]
-
-
-@torch.inference_mode()
-def memory_for(weights: Weights) -> SlotMemory | NoMemory:
-    """Return slots if the model gives the same scores with them as without, else no memory.
-
-    Models differ in what they keep (recurrent states, position codes of their own): rather than to
-    know them all, two short rows are fed in two pieces each and compared with a plain pass.
-    """
-    if not weights.layer_types <= {"full_attention", "sliding_attention"}:
-        return NoMemory(weights)
-    generator = torch.Generator().manual_seed(0)
-    size = len(weights.tokenizer)
-    length = 12 + 2 * min(weights.sliding_window or 0, 24)
-    ids = torch.randint(size, (2, length), generator=generator).tolist()
-    rows = [_Row(0, []), _Row(1, [])]
-    slots, plain = SlotMemory(weights), NoMemory(weights)
-    pieces = [[ids[0][:5], ids[1][:7]], [ids[0][5:], ids[1][7:-2]]]
-    for feeds in pieces:
-        try:
-            one = slots.forward(rows, feeds)
-        except (TypeError, ValueError, AttributeError, RuntimeError, KeyError, IndexError):
-            return plain
-        other = plain.forward(rows, feeds)
-        for row, feed in zip(rows, feeds, strict=True):
-            row.cached = [*row.cached, *feed]
-        tolerance = 0.05 if weights.model.dtype == torch.bfloat16 else 1e-3
-        if not bool(((one - other).abs().max() <= tolerance * other.std().clamp(min=1e-3)).item()):
-            return plain
-    slots.clear()
-    return slots

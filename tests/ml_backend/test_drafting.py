@@ -20,8 +20,10 @@ from dialogue.label_studio import blank_turns
 from dialogue.rendering import render_prompt
 from ml_backend import packing
 from ml_backend.drafting import Draft, Drafter, DraftRequest
+from ml_backend.fused import FusedMemory
+from ml_backend.memory import NoMemory
 from ml_backend.settings import BackendSettings
-from ml_backend.slots import NoMemory, SlotMemory
+from ml_backend.slots import SlotMemory
 from ml_backend.text_rules import problem, salvaged
 
 GREEDY = BackendSettings(temperature=0, retries=0, max_new_tokens=24, threads=1)
@@ -109,6 +111,12 @@ def gemma(tokenizer: Any) -> Any:
     return Gemma3ForCausalLM(Gemma3TextConfig(**shape(tokenizer, head_dim=16, sliding_window=24, layer_types=kinds)))
 
 
+def qwen(tokenizer: Any) -> Any:
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    return Qwen3ForCausalLM(Qwen3Config(**shape(tokenizer, head_dim=16)))
+
+
 def llama(tokenizer: Any) -> Any:
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -124,7 +132,14 @@ def mamba(tokenizer: Any) -> Any:
 
 @pytest.mark.parametrize(
     ("make", "memory"),
-    [(mistral, SlotMemory), (sliding_mistral, SlotMemory), (gemma, SlotMemory), (llama, SlotMemory), (mamba, NoMemory)],
+    [
+        (mistral, FusedMemory),
+        (llama, FusedMemory),
+        (qwen, SlotMemory),
+        (sliding_mistral, SlotMemory),
+        (gemma, SlotMemory),
+        (mamba, NoMemory),
+    ],
 )
 def test_every_architecture_writes_what_generate_writes(
     make: Callable[[Any], Any], memory: type, tokenizer: Any, registry: Registry, tmp_path: Path
