@@ -22,6 +22,7 @@ def main() -> None:
         sys.exit("Label Studio is not installed here.")
     sys.path.insert(0, str(Path(found.origin).parent))
     os.environ["DJANGO_SETTINGS_MODULE"] = "core.settings.label_studio"
+    # Label Studio and its Django carry no types, and are on the path only from here on.
     import django  # type: ignore[import-untyped]
 
     django.setup()
