@@ -48,7 +48,8 @@ def tokenizer_of(texts: list[str]) -> Any:
     from transformers import PreTrainedTokenizerFast
 
     tags = ["<ROLE>", "</ROLE>", "<ATTR>", "</ATTR>", "<CONTEXT>", "</CONTEXT>"]
-    letters = sorted({*"".join(texts), *"UserAkuclosenessmood01234:,\n?!"})
+    # `transformers serve` tries stop strings behind "abcdef", which a tokenizer must be able to write.
+    letters = sorted({*"".join(texts), *"UserAkuclosenessmood01234:,\n?!abcdef"})
     words = ["</s>", "<unk>", *tags, *letters]
     core = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
     core.pre_tokenizer = pre_tokenizers.Split(Regex("[\\s\\S]"), "isolated")

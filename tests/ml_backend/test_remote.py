@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import socket
 import subprocess
 import sys
@@ -29,8 +28,6 @@ LOCAL = BackendSettings(temperature=0, retries=0, max_new_tokens=24, threads=1)
 @pytest.fixture(scope="module")
 def server(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Address of a completions server that runs the trained model."""
-    if importlib.util.find_spec("fastapi") is None:
-        pytest.skip("`transformers serve` needs fastapi and uvicorn (pip install 'transformers[serving]')")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
