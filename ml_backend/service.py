@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from dialogue.genres import load_taxonomy
@@ -22,6 +23,12 @@ BATCH_PATIENCE = 30.0
 """Seconds that drafting whole cards waits for a newly chosen checkpoint; live chat goes on with the old one."""
 NEW_REPLY_TRIES = 4
 """How often a reply is drafted anew when the same text came out again."""
+
+SAME_QUESTION = 1.0
+"""Seconds after an answer within which the same call means the same answer.
+
+When a card is opened with Auto-Annotation on, Label Studio makes some hundred calls at once, six at a time.
+"""
 
 
 class Service:
@@ -87,6 +94,9 @@ class Service:
         if chat.turn is None:
             return protocol.silence()
         point = _point(task, chat)
+        if (text := self.store.repeated(point, SAME_QUESTION)) is not None:
+            turns = [replace(turn, text=text) if i == chat.turn else turn for i, turn in enumerate(chat.turns)]
+            return protocol.chat_row(chat, Draft(task.key, tuple(turns), (chat.turn,)), version)
         given = self.store.replies(point)
         draft: Draft | None = None
         # Emptying Aku's box asks for another reply: each one given moves the seed on.

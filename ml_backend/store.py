@@ -88,6 +88,20 @@ class Store:
             rows = connection.execute("SELECT text FROM replies WHERE key = ? ORDER BY attempt", (key,)).fetchall()
         return [text for (text,) in rows]
 
+    def repeated(self, key: str, within: float) -> str | None:
+        """Return the newest text given at this point if that was asked for less than `within` seconds ago.
+
+        The time begins anew, so a whole burst of calls is one question.
+        """
+        now = time.time()
+        with self._use() as connection:
+            query = "SELECT attempt, text FROM replies WHERE key = ? AND ABS(? - at) < ? ORDER BY attempt DESC LIMIT 1"
+            row = connection.execute(query, (key, now, within)).fetchone()
+            if row is None:
+                return None
+            connection.execute("UPDATE replies SET at = ? WHERE key = ? AND attempt = ?", (now, key, row[0]))
+        return str(row[1])
+
     def keep_reply(self, key: str, attempt: int, text: str) -> bool:
         """Note a text as given; False if that attempt was noted before."""
         with self._use() as connection:

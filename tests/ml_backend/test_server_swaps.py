@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +17,7 @@ from cards import OPENER, children, eventually, journal, screen, task, texts
 from dialogue import files
 from dialogue.checkpoints import Checkpoint
 from dialogue.label_studio import SCAFFOLD_VERSION
+from ml_backend.service import SAME_QUESTION
 
 Make = Callable[..., Backend]
 
@@ -153,6 +155,7 @@ def test_emptied_box_gets_another_reply(changeable: Backend, checkpoint: Checkpo
     backend = changeable
     replies = []
     for number in range(3):
+        time.sleep(SAME_QUESTION + 0.2)  # a person reads the reply before they ask for another one
         if number == 2:  # what was given is remembered over a restart
             backend.stop()
             backend.start()
@@ -163,6 +166,17 @@ def test_emptied_box_gets_another_reply(changeable: Backend, checkpoint: Checkpo
     assert [fact["text"] for fact in journal(backend, "drafts.jsonl")] == replies
     attempts = [fact["attempt"] for fact in journal(backend, "drafts.jsonl")]
     assert attempts == sorted(set(attempts))
+
+
+def test_a_burst_of_the_same_question_gets_one_reply(changeable: Backend) -> None:
+    """Label Studio asks a hundred times, six calls at a time, when a card is opened with Auto-Annotation on."""
+    backend = changeable
+    asked = {"tasks": [task(6, OPENER)], "context": screen(OPENER)}
+    with ThreadPoolExecutor(6) as pool:
+        rows = list(pool.map(lambda _: backend.predict(**asked)[0], range(60)))
+    assert len({row["result"][0]["value"]["text"][0] for row in rows}) == 1
+    assert {row["result"][0]["from_name"] for row in rows} == {"turn_1"}
+    assert len(journal(backend, "drafts.jsonl")) == 1
 
 
 def test_events_are_journalled_once(backends: Make, checkpoint: Checkpoint) -> None:
