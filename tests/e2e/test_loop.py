@@ -24,6 +24,18 @@ def records(studio: Any) -> dict[str, Any]:
     return {d.id: d for path in splits for d in iter_dialogues(path)}
 
 
+def open_card(browser: Any, studio: Any, turns: Any) -> tuple[int, str, Screen]:
+    """Open a new card that waits to be written, with Auto-Annotation on; returns task, checkpoint and screen."""
+    task = add_card(studio, studio.project, turns=turns)
+    current = Registry(studio.workspace.checkpoints).current()
+    assert current is not None
+    scaffold(studio, task, current.id)
+    screen = Screen(browser, studio)
+    screen.open(studio.project, task)
+    screen.auto_annotation()
+    return task, current.id, screen
+
+
 def live_draft(screen: Screen, user_box: int, text: str) -> str:
     """Commit a User turn and wait for Aku's draft in the next box; returns the draft."""
     screen.box(user_box).click()
@@ -71,19 +83,13 @@ def test_demo_ends_in_the_whole_loop(demo: Any, starter: list[Any]) -> None:
 
 
 def test_a_dialogue_with_live_drafts_is_exported_as_typed(browser: Any, demo: Any) -> None:
-    task = add_card(demo, demo.project, turns=blank_turns(6))
-    current = Registry(demo.workspace.checkpoints).current()
-    assert current is not None
-    scaffold(demo, task, current.id)
-    screen = Screen(browser, demo)
-    screen.open(demo.project, task)
-    screen.auto_annotation()
+    task, checkpoint, screen = open_card(browser, demo, blank_turns(6))
     first = live_draft(screen, 0, "ただいま。お腹すいた。")
     screen.page.wait_for_timeout(600)
     assert screen.focused() == "turn_2", "the caret goes on to the next User turn"
     live_draft(screen, 2, "今日の晩ごはんは？")
-    screen.page.wait_for_timeout(600)
-    # Another draft for the second reply: empty its box and leave it.
+    screen.page.wait_for_timeout(1500)
+    # Another draft for the second reply: read it, empty its box and leave it.
     before = screen.box(3).input_value()
     screen.box(3).click()
     screen.page.keyboard.press("Control+a")
@@ -121,10 +127,31 @@ def test_a_dialogue_with_live_drafts_is_exported_as_typed(browser: Any, demo: An
     assert [turn.text for turn in record.conversation] == kept[:4]
     assert record.attribute == Attribute(3, 3)
     assert record.source.kind == "drafted"
-    assert record.source.checkpoint == current.id
+    assert record.source.checkpoint == checkpoint
     assert record.source.edits[1] == 0
     assert (record.source.edits[3] or 0) > 0.3
     assert len(annotations(demo, task)) == 1
+
+
+def test_a_card_that_is_opened_gets_one_live_reply(browser: Any, demo: Any) -> None:
+    """With Auto-Annotation on, Label Studio asks some hundred times at once when a card with boxes to fill is drawn."""
+    task, _, screen = open_card(browser, demo, blank_turns(10, ["今日は何してた？"]))
+    calls: list[str] = []
+    screen.page.on("response", lambda response: "interactive" in response.url and calls.append(response.url))
+    screen.page.reload()
+    screen.wait()
+    reply = wait_for_text(screen, 1)
+    while True:  # until no call is left
+        before = len(calls)
+        screen.page.wait_for_timeout(1500)
+        if len(calls) == before:
+            break
+    assert len(calls) > 10
+    assert screen.box(1).input_value() == reply
+    assert [screen.box(number).input_value() for number in (0, 2)] == ["今日は何してた？", ""]
+    journal = [fact for _, fact in files.read_jsonl(demo.workspace.state / "drafts.jsonl") if fact["task"] == task]
+    assert [fact["text"] for fact in journal] == [reply]
+    screen.close()
 
 
 def test_a_second_demo_duplicates_nothing(demo: Any) -> None:
