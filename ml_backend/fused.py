@@ -2,8 +2,8 @@
 
 A small model spends most of a decode step on launching kernels.  This pass reads the same weights as the
 Transformers model beside it, and saves what that one can not: linear layers that read the same input are
-one product, attention of single tokens is two batched products over the key-value heads, keys and values
-of all layers lie in one buffer, and the last layer is finished only for the tokens whose scores are
+one product, attention of single tokens is two batched products over the key-value heads, a layer's keys and
+values lie in one buffer, and the last layer is finished only for the tokens whose scores are
 needed.  `ml_backend.slots.memory_for` compares its scores with the model's own before it is used.
 """
 
@@ -163,19 +163,20 @@ class FusedMemory:
     def clear(self) -> None:
         """Drop all buffers."""
         # Zeroed, since columns that nobody has written are masked, but 0 x NaN would still be NaN.
-        self.buffer = torch.zeros(len(self.layers), 2, 1, self.groups, 0, self.size)
+        self.buffers = [torch.zeros(2, 1, self.groups, 0, self.size) for _ in self.layers]
         self.cos = self.sin = torch.empty(0, 1, self.size)
 
     def reserve(self, slots: int, tokens: int) -> None:
         """Make sure that `slots` rows of `tokens` tokens fit."""
-        old = self.buffer
-        have, capacity = old.shape[2], old.shape[4]
+        have, capacity = self.buffers[0].shape[1], self.buffers[0].shape[3]
         if slots > have or tokens > capacity:
             slots, capacity = max(slots, have), max(-(-tokens // GRAIN) * GRAIN, capacity)
-            self.buffer = old.new_zeros(*old.shape[:2], slots, self.groups, capacity, self.size)
-            self.buffer[:, :, :have, :, : old.shape[4]] = old
+            for number, old in enumerate(self.buffers):  # one after the other, so that memory is not needed twice
+                grown = old.new_zeros(2, slots, self.groups, capacity, self.size)
+                grown[:, :have, :, : old.shape[3]] = old
+                self.buffers[number] = grown
         if capacity > len(self.cos):
-            cos, sin = self.rotary(old, torch.arange(capacity)[None])
+            cos, sin = self.rotary(self.buffers[0], torch.arange(capacity)[None])
             sign = torch.ones(self.size)
             sign[: self.size // 2] = -1
             self.cos, self.sin = cos.view(-1, 1, self.size), (sin * sign).view(-1, 1, self.size)
@@ -185,7 +186,7 @@ class FusedMemory:
         now, tokens = self._pass(rows, feeds)
         x = self.embed(tokens)
         for number, layer in enumerate(self.layers):
-            x = layer(x, self.buffer[number], now, final=number == len(self.layers) - 1)
+            x = layer(x, self.buffers[number], now, final=number == len(self.layers) - 1)
         return self.head(self.norm(x))
 
     def _pass(self, rows: Sequence[Place], feeds: Sequence[Sequence[int]]) -> tuple[Pass, torch.Tensor]:
@@ -219,14 +220,16 @@ class FusedMemory:
 
     def swap(self, a: int, b: int, length: int) -> None:
         """Exchange the first `length` tokens of two slots."""
-        held = self.buffer[:, :, a, :, :length].clone()
-        self.buffer[:, :, a, :, :length] = self.buffer[:, :, b, :, :length]
-        self.buffer[:, :, b, :, :length] = held
+        for buffer in self.buffers:
+            held = buffer[:, a, :, :length].clone()
+            buffer[:, a, :, :length] = buffer[:, b, :, :length]
+            buffer[:, b, :, :length] = held
 
     def copy(self, source: int, target: int, length: int) -> None:
         """Copy the first `length` tokens of a slot to another one."""
         self.reserve(max(source, target) + 1, length)
-        self.buffer[:, :, target, :, :length] = self.buffer[:, :, source, :, :length]
+        for buffer in self.buffers:
+            buffer[:, target, :, :length] = buffer[:, source, :, :length]
 
 
 def unsupported(weights: Weights) -> str:
@@ -236,8 +239,10 @@ def unsupported(weights: Weights) -> str:
         return "another architecture"
     if weights.device.type != "cpu" or any(p.dtype != torch.float32 for p in model.parameters()):
         return "not float32 on a CPU"
-    if weights.sliding_window is not None or config.hidden_act != "silu":
-        return "sliding windows or another activation"
+    if weights.sliding_window is not None and weights.sliding_window < weights.context_length:
+        return "a sliding window shorter than the context"
+    if config.hidden_act != "silu":
+        return "another activation"
     if getattr(model.model.rotary_emb, "rope_type", "") not in ROPE_TYPES:
         return "position codes that depend on the length"
     layers = [module for module in model.modules() if isinstance(module, nn.Linear | PackedLinear)]

@@ -34,6 +34,7 @@ DYNAMIC = {"rope_type": "dynamic", "rope_theta": 500.0, "factor": 4.0, "original
 
 FUSED: dict[str, tuple[str, dict[str, Any]]] = {
     "Mistral": ("Mistral", {"sliding_window": None}),
+    "a window as long as the context": ("Mistral", {"sliding_window": 512}),
     "one key-value head": ("Mistral", {"sliding_window": None, "num_key_value_heads": 1}),
     "as many key-value heads as heads": ("Llama", {"num_key_value_heads": 4}),
     "wide heads, tied embeddings": ("Mistral", {"sliding_window": None, "head_dim": 24, "tie_word_embeddings": True}),
