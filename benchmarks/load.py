@@ -6,6 +6,7 @@ their own, and sends what Label Studio's page sends: next task, a draft after ev
 after every turn of User's, submit.  Everything acknowledged is looked for in the database's answers afterwards.
 
     python -m benchmarks.load --people 20 --cards 3
+    python -m benchmarks.load --people 8 --calls 100   # with all that a browser asks when it draws a card
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ from dialogue import Attribute, BackendError, Registry, label_studio
 from dialogue.label_studio import Card, blank_turns
 
 SETTINGS = "[backend]\ntemperature = 0\nretries = 0\nmax_new_tokens = 12\n"
+CONNECTIONS = 6
+"""Requests that a browser makes to one server at a time."""
 SENTENCES = "ただいま。 今日は寒いね。 お腹すいた。 何してた？ 散歩に行こうよ。 それ、いいね。 明日は休みだよ。".split()
 
 
@@ -63,8 +66,11 @@ class Written:
 class Annotator:
     """One person in a browser, as far as the server can see."""
 
-    def __init__(self, url: str, project: int, backend: int, email: str, password: str, turns: int = 6) -> None:
+    def __init__(
+        self, url: str, project: int, backend: int, email: str, password: str, turns: int = 6, calls: int = 0
+    ) -> None:
         """Sign in through the login page."""
+        self.calls = calls
         self.http = httpx.Client(base_url=url, timeout=120, trust_env=False)
         self.project, self.backend, self.email, self.turns = project, backend, email, turns
         self.seconds: dict[str, list[float]] = {}
@@ -93,13 +99,11 @@ class Annotator:
             self._send("save", "PATCH", f"/api/drafts/{written.draft}/?project={self.project}", body)
         written.texts, written.unsure = tuple(texts), []
 
-    def live_draft(self, written: Written, texts: Sequence[str]) -> str:
-        """Ask for Aku's next reply; empty if the backend has nothing to say."""
+    def live_draft(self, written: Written, texts: Sequence[str], name: str = "live draft") -> str:
+        """Ask for Aku's next reply; empty if the backend has nothing to say.  `name` is the kind of request."""
         shown = [item for item in result(texts, self.turns) if "text" in item["value"]]
         body = {"task": written.task, "context": {"result": shown}}
-        data = (
-            self._send("live draft", "POST", f"/api/ml/{self.backend}/interactive-annotating", body).get("data") or {}
-        )
+        data = self._send(name, "POST", f"/api/ml/{self.backend}/interactive-annotating", body).get("data") or {}
         items = data.get("result") or []
         return str(items[0]["value"]["text"][0]) if items else ""
 
@@ -114,12 +118,18 @@ class Annotator:
         path = f"/api/tasks/{written.task}/annotations/?project={self.project}"
         written.annotation = int(self._send("submit", "POST", path, body)["id"])
 
+    def draw(self, written: Written) -> None:
+        """Send what the page sends when it draws a card with Auto-Annotation on: `calls` times the same question."""
+        with ThreadPoolExecutor(CONNECTIONS) as pool:
+            list(pool.map(lambda _: self.live_draft(written, [], "drawing"), range(self.calls)))
+
     def write(self, choice: random.Random, pause: float = 0.0) -> Written | None:
         """Write one dialogue from the next card to Submit; None when no card waits."""
         task = self.next_task()
         if task is None:
             return None
         written = Written(task)
+        self.draw(written)
         texts: list[str] = []
         while len(texts) < self.turns:
             time.sleep(choice.uniform(0, 2 * pause))
@@ -183,12 +193,12 @@ def add_cards(team: Team, count: int, turns: int) -> list[int]:
         return [int(number) for number in answer.json()["task_ids"]]
 
 
-def annotators(team: Team, count: int, turns: int) -> list[Annotator]:
+def annotators(team: Team, count: int, turns: int, calls: int = 0) -> list[Annotator]:
     """Make people with accounts, signed in."""
-    facts = team.facts
     made = list(accounts(team, count))
+    where = (team.url, team.facts["project"], team.facts["backend"])
     with ThreadPoolExecutor(count) as pool:
-        return list(pool.map(lambda a: Annotator(team.url, facts["project"], facts["backend"], *a, turns=turns), made))
+        return list(pool.map(lambda account: Annotator(*where, *account, turns=turns, calls=calls), made))
 
 
 def check(team: Team, person: int, written: Written) -> list[str]:
@@ -203,9 +213,11 @@ def check(team: Team, person: int, written: Written) -> list[str]:
     return [] if texts == written.texts else [f"task {written.task}: holds {texts}, acknowledged {written.texts}"]
 
 
-def load(team: Team, people: int, cards: int, turns: int = 6, pause: float = 0.0, seed: int = 0) -> Outcome:
+def load(
+    team: Team, people: int, cards: int, turns: int = 6, pause: float = 0.0, seed: int = 0, calls: int = 0
+) -> Outcome:
     """Let people write at once until every card is done, then look for everything they were told is saved."""
-    group = annotators(team, people, turns)
+    group = annotators(team, people, turns, calls)
     add_cards(team, people * cards, turns)
     errors: list[str] = []
     done: list[tuple[int, Written]] = []
@@ -214,6 +226,8 @@ def load(team: Team, people: int, cards: int, turns: int = 6, pause: float = 0.0
     def work(person: Annotator) -> None:
         choice = random.Random(seed + person.id)
         together.wait()
+        if calls:
+            time.sleep(choice.uniform(0, 2 * pause))  # nobody opens a card in the same instant as everybody else
         for _ in range(cards):
             try:
                 written = person.write(choice, pause)
@@ -267,6 +281,7 @@ def main() -> None:
     parser.add_argument("--cards", type=int, default=3, help="dialogues that each writes")
     parser.add_argument("--turns", type=int, default=6)
     parser.add_argument("--pause", type=float, default=10.0, help="mean seconds that a person takes for a turn")
+    parser.add_argument("--calls", type=int, default=0, help="calls when a card is drawn; a browser makes about 100")
     parser.add_argument("--processes", default="4", help="processes that serve Label Studio")
     parser.add_argument("--server", choices=["uwsgi", "runserver"], default="uwsgi")
     options = parser.parse_args()
@@ -274,7 +289,7 @@ def main() -> None:
         if options.server == "runserver":
             team.use_runserver()
         open_gate(team)
-        outcome = load(team, options.people, options.cards, options.turns, options.pause)
+        outcome = load(team, options.people, options.cards, options.turns, options.pause, calls=options.calls)
         print(json.dumps({"server": options.server, "processes": options.processes, **outcome.summary()}, indent=1))
         for line in [*outcome.errors, *outcome.lost][:20]:
             print(line)
