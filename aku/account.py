@@ -22,13 +22,12 @@ def main() -> None:
         sys.exit("Label Studio is not installed here.")
     sys.path.insert(0, str(Path(found.origin).parent))
     os.environ["DJANGO_SETTINGS_MODULE"] = "core.settings.label_studio"
-    # Label Studio and its Django carry no types, and are on the path only from here on.
-    import django  # type: ignore[import-untyped]
+    import django  # type: ignore[import-untyped]  # has no types
 
     django.setup()
-    from django.utils import timezone  # type: ignore[import-untyped]
-    from organizations.models import OrganizationMember  # type: ignore[import-not-found]
-    from users.models import User  # type: ignore[import-not-found]
+    from django.utils import timezone  # type: ignore[import-untyped]  # has no types
+    from organizations.models import OrganizationMember  # type: ignore[import-not-found]  # on the path only from here on
+    from users.models import User  # type: ignore[import-not-found]  # on the path only from here on
 
     user = User.objects.filter(email=asked["email"]).first()
     if user is None:

@@ -175,7 +175,7 @@ class Archive:
         self._level = 1
         self._gzip = gzip.GzipFile(fileobj=raw, mode="wb", compresslevel=1, filename="", mtime=0)
         self._position = 0
-        self._tar = tarfile.open(fileobj=cast("Any", self), mode="w", format=tarfile.PAX_FORMAT)  # noqa: SIM115
+        self._tar = tarfile.open(fileobj=cast("Any", self), mode="w", format=tarfile.PAX_FORMAT)  # noqa: SIM115 - `close` closes it
 
     def write(self, data: bytes) -> int:
         """Take bytes from the tar writer."""

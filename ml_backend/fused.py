@@ -17,8 +17,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ml_backend.memory import GRAIN, Place
-from ml_backend.packing import PackedLinear
+from ml_backend.memory import GRAIN, Place, in_place, padded
 from ml_backend.weights import Weights
 
 MODEL_TYPES = frozenset({"llama", "mistral", "qwen2"})
@@ -35,7 +34,7 @@ class Joint:
         self.layers = layers
         self.weight: torch.Tensor | None = None
         self.bias: torch.Tensor | None = None
-        if len(layers) == 1 or any(type(layer) is not nn.Linear for layer in layers):
+        if any(type(layer) is not nn.Linear for layer in layers):
             return
         plain = [layer for layer in layers if isinstance(layer, nn.Linear)]
         self.weight = torch.cat([layer.weight.detach() for layer in plain])
@@ -51,8 +50,7 @@ class Joint:
         """Multiply, shape (tokens, in_features) to (tokens, out_features of all layers)."""
         if self.weight is not None:
             return F.linear(x, self.weight, self.bias)
-        outputs = [layer(x) for layer in self.layers]
-        return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=-1)
+        return torch.cat([layer(x) for layer in self.layers], dim=-1)
 
 
 class Norm:
@@ -98,8 +96,8 @@ class Layer:
         self.scale = float(attention.scaling)
         self.before, self.after = Norm(layer.input_layernorm), Norm(layer.post_attention_layernorm)
         self.inputs = Joint(attention.q_proj, attention.k_proj, attention.v_proj)
-        self.output, self.down = Joint(attention.o_proj), Joint(mlp.down_proj)
         self.gates = Joint(mlp.gate_proj, mlp.up_proj)
+        self.output, self.down = attention.o_proj, mlp.down_proj
 
     def __call__(self, x: torch.Tensor, buffer: torch.Tensor, now: Pass, final: bool) -> torch.Tensor:
         """Run on `x`, shape (tokens, hidden size).
@@ -124,7 +122,8 @@ class Layer:
         mixed = self._single(query, known, now) if final or now.new == 1 else self._many(query, known, now)
         x = x + self.output(mixed)
         gate, up = self.gates(self.after(x)).chunk(2, dim=-1)
-        return x + self.down(F.silu(gate) * up)
+        finished: torch.Tensor = x + self.down(F.silu(gate) * up)
+        return finished
 
     def _single(self, query: torch.Tensor, known: torch.Tensor, now: Pass) -> torch.Tensor:
         """Attend from one token a row, shape (rows, heads, head size)."""
@@ -157,7 +156,7 @@ class FusedMemory:
         self.size = int(getattr(config, "head_dim", None) or config.hidden_size // heads)
         self.layers = [Layer(layer, heads, self.groups, self.size) for layer in model.layers]
         self.embed, self.norm, self.rotary = model.embed_tokens, Norm(model.norm), model.rotary_emb
-        self.head = Joint(weights.model.get_output_embeddings())
+        self.head = weights.model.get_output_embeddings()
         self.clear()
 
     def clear(self) -> None:
@@ -187,7 +186,8 @@ class FusedMemory:
         x = self.embed(tokens)
         for number, layer in enumerate(self.layers):
             x = layer(x, self.buffers[number], now, final=number == len(self.layers) - 1)
-        return self.head(self.norm(x))
+        scores: torch.Tensor = self.head(self.norm(x))
+        return scores
 
     def _pass(self, rows: Sequence[Place], feeds: Sequence[Sequence[int]]) -> tuple[Pass, torch.Tensor]:
         starts = torch.tensor([len(row.cached) for row in rows])
@@ -199,7 +199,6 @@ class FusedMemory:
         index = torch.tensor(slots)
         columns = starts[:, None] + torch.arange(new)
         flat = columns.flatten()
-        tokens = torch.tensor([[*feed, *[0] * (new - len(feed))] for feed in feeds]).flatten()
         later = torch.arange(width) > columns[:, :, None]
         bias = torch.zeros(later.shape).masked_fill_(later, float("-inf"))
         last = torch.arange(len(rows)) * new + lengths - 1
@@ -207,7 +206,7 @@ class FusedMemory:
         now = Pass(
             rows=len(rows),
             new=new,
-            slots=slice(0, len(rows)) if slots == list(range(len(rows))) else index,
+            slots=in_place(slots, index),
             index=index[:, None],
             columns=columns,
             cos=self.cos[flat],
@@ -216,7 +215,7 @@ class FusedMemory:
             last=last,
             last_bias=last_bias.repeat_interleave(self.groups, dim=0)[:, None],
         )
-        return now, tokens
+        return now, padded(feeds, self.weights.device).flatten()
 
     def swap(self, a: int, b: int, length: int) -> None:
         """Exchange the first `length` tokens of two slots."""
@@ -245,7 +244,6 @@ def unsupported(weights: Weights) -> str:
         return "another activation"
     if getattr(model.model.rotary_emb, "rope_type", "") not in ROPE_TYPES:
         return "position codes that depend on the length"
-    layers = [module for module in model.modules() if isinstance(module, nn.Linear | PackedLinear)]
-    if any(type(layer) not in (nn.Linear, PackedLinear) for layer in layers):
+    if any(isinstance(module, nn.Linear) and type(module) is not nn.Linear for module in model.modules()):
         return "changed linear layers"
     return ""

@@ -40,6 +40,17 @@ class Memory(Protocol):
         ...
 
 
+def padded(texts: Sequence[Sequence[int]], device: torch.device) -> torch.Tensor:
+    """Return token ids of unlike many tokens as one tensor, (rows, longest), padded on the right."""
+    width = max(map(len, texts))
+    return torch.tensor([[*text, *[0] * (width - len(text))] for text in texts], device=device)
+
+
+def in_place(slots: Sequence[int], index: torch.Tensor) -> slice | torch.Tensor:
+    """Return what picks these slots of a buffer: a slice, which copies nothing, if they are its first ones."""
+    return slice(0, len(slots)) if list(slots) == list(range(len(slots))) else index
+
+
 class NoMemory:
     """Feeds every row from its first token at each step: slow, but right for any causal model."""
 
@@ -50,10 +61,8 @@ class NoMemory:
     def forward(self, rows: Sequence[Place], feeds: Sequence[Sequence[int]]) -> torch.Tensor:
         """Run the model on everything; pads stand on the right, where a causal model does not look."""
         texts = [[*row.cached, *feed] for row, feed in zip(rows, feeds, strict=True)]
-        width = max(map(len, texts))
-        device = self.weights.device
-        tokens = torch.tensor([[*text, *[0] * (width - len(text))] for text in texts], device=device)
-        attention = torch.tensor([[1] * len(text) + [0] * (width - len(text)) for text in texts], device=device)
+        tokens = padded(texts, self.weights.device)
+        attention = padded([[1] * len(text) for text in texts], self.weights.device)
         logits: torch.Tensor = self.weights.model(input_ids=tokens, attention_mask=attention, use_cache=False).logits
         return logits[torch.arange(len(texts)), torch.tensor([len(text) - 1 for text in texts])].float()
 

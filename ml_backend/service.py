@@ -93,11 +93,11 @@ class Service:
         chat = protocol.read_chat(task, value, screen)
         if chat.turn is None:
             return protocol.silence()
-        point = _point(task, chat)
+        point = _point(task, chat, version)
+        given = self.store.replies(point)  # before `repeated`: a reply that is kept in between is then found there
         if (text := self.store.repeated(point, SAME_QUESTION)) is not None:
             turns = [replace(turn, text=text) if i == chat.turn else turn for i, turn in enumerate(chat.turns)]
             return protocol.chat_row(chat, Draft(task.key, tuple(turns), (chat.turn,)), version)
-        given = self.store.replies(point)
         draft: Draft | None = None
         # Emptying Aku's box asks for another reply: each one given moves the seed on.
         for attempt in range(len(given), len(given) + NEW_REPLY_TRIES):
@@ -115,7 +115,7 @@ class Service:
         return protocol.chat_row(chat, draft, version)
 
 
-def _point(task: protocol.Task, chat: protocol.Chat) -> str:
-    """Name the point of a conversation: the task, the turn, and what was said before it."""
+def _point(task: protocol.Task, chat: protocol.Chat, version: str) -> str:
+    """Name the point of a conversation: the task, the turn, what was said before it, and who goes on."""
     said = [turn.text for turn in chat.turns[: chat.turn]]
-    return hashlib.sha256(repr((task.key, chat.turn, said)).encode("utf-8", "surrogatepass")).hexdigest()
+    return hashlib.sha256(repr((task.key, chat.turn, said, version)).encode("utf-8", "surrogatepass")).hexdigest()

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import torch
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-from ml_backend.memory import GRAIN, Place
+from ml_backend.memory import GRAIN, Place, in_place, padded
 from ml_backend.weights import Weights
 
 
@@ -119,14 +119,13 @@ class SlotMemory:
         slots = [row.slot for row in rows]
         self.reserve(max(slots) + 1, max(starts) + width)
         window.index = torch.tensor(slots, device=weights.device)
-        window.rows = slice(0, len(rows)) if slots == list(range(len(rows))) else window.index
+        window.rows = in_place(slots, window.index)
         positions = torch.tensor(starts, device=weights.device)[:, None] + torch.arange(width, device=weights.device)
         window.columns, window.width = positions, max(starts) + width
-        tokens = torch.tensor([[*feed, *[0] * (width - len(feed))] for feed in feeds], device=weights.device)
         last = torch.tensor([len(feed) - 1 for feed in feeds])
         keep = torch.tensor(sorted({len(feed) - 1 for feed in feeds}))
         logits: torch.Tensor = weights.model(
-            input_ids=tokens,
+            input_ids=padded(feeds, weights.device),
             attention_mask=self._masks(positions),
             position_ids=positions,
             past_key_values=self.cache,

@@ -11,19 +11,9 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from aku.backup import FORMAT, HEADER, MANIFEST
 from aku.database import SQLITE
 from dialogue import Workspace
-
-HOSTED = "DJANGO_DB POSTGRE_HOST POSTGRE_PORT POSTGRE_NAME POSTGRE_USER POSTGRE_PASSWORD".split()
-
-
-def without_postgres(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Take away what says that Label Studio uses PostgreSQL."""
-    for name in HOSTED:
-        monkeypatch.delenv(name, raising=False)
 
 
 def put(path: Path, text: str = "x") -> None:

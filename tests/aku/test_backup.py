@@ -10,22 +10,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from archives import contents, full_workspace, put, rows, without_postgres
+from archives import contents, put, rows
 
 from aku.backup import make_backup
 from aku.database import SQLITE
 from aku.restore import restore
 from dialogue import FileError, Workspace, files
 
-
-@pytest.fixture(autouse=True)
-def _no_postgres(monkeypatch: pytest.MonkeyPatch) -> None:
-    without_postgres(monkeypatch)
-
-
-@pytest.fixture
-def workspace(tmp_path: Path) -> Workspace:
-    return full_workspace(tmp_path / "home")
+pytestmark = pytest.mark.usefixtures("no_postgres")
 
 
 def test_everything_comes_back(workspace: Workspace, tmp_path: Path) -> None:

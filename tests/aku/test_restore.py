@@ -10,22 +10,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from archives import contents, forged, full_workspace, put, without_postgres
+from archives import contents, forged, put
 
 from aku.backup import FORMAT, ROOT, make_backup
 from aku.database import SQLITE, postgres_settings
 from aku.restore import restore, safe_name, verify
 from dialogue import FileError, SettingsError, Workspace
 
-
-@pytest.fixture(autouse=True)
-def _no_postgres(monkeypatch: pytest.MonkeyPatch) -> None:
-    without_postgres(monkeypatch)
-
-
-@pytest.fixture
-def workspace(tmp_path: Path) -> Workspace:
-    return full_workspace(tmp_path / "home")
+pytestmark = pytest.mark.usefixtures("no_postgres")
 
 
 def test_nothing_is_overwritten(workspace: Workspace, tmp_path: Path) -> None:

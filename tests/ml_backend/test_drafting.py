@@ -14,7 +14,7 @@ import pytest
 from backends import saved, shape
 from cards import OPENER, request
 
-from dialogue import CheckpointError, Registry, Turn, files
+from dialogue import Registry, Turn
 from dialogue.checkpoints import Checkpoint
 from dialogue.label_studio import blank_turns
 from dialogue.rendering import render_prompt
@@ -365,42 +365,6 @@ def test_packed_layers_write_the_same_text_and_adapters_are_not_packed(
     assert [draft.turns for draft in packed.draft(wanted)] == [draft.turns for draft in drafter.draft(wanted)]
     adapter = Drafter(adapters[0], GREEDY)
     assert not any(isinstance(module, packing.PackedLinear) for module in adapter.weights.model.modules())
-
-
-def broken(kind: str, checkpoint: Checkpoint, folder: Path) -> Checkpoint:
-    """A copy of the checkpoint with something wrong."""
-    import shutil
-
-    target = folder / "0123456789ab"
-    shutil.copytree(checkpoint.path, target)
-    weights = target / "model.safetensors"
-    if kind == "truncated":
-        weights.write_bytes(weights.read_bytes()[:1000])
-    elif kind == "no weights":
-        weights.unlink()
-    elif kind == "pickle":
-        (target / "extra.bin").write_bytes(b"x")
-    elif kind == "remote code":
-        config = files.read_json(target / "config.json")
-        files.write_json(target / "config.json", {**config, "auto_map": {"AutoModel": "x.Y"}})
-    elif kind == "not a number":
-        import torch
-        from safetensors.torch import load_file, save_file
-
-        save_file({k: torch.full_like(v, float("nan")) for k, v in load_file(weights).items()}, weights)
-    elif kind == "other vocabulary":
-        config = files.read_json(target / "config.json")
-        files.write_json(target / "config.json", {**config, "vocab_size": 7})
-    return Checkpoint("0123456789ab", target, checkpoint.card)
-
-
-@pytest.mark.parametrize(
-    "kind", ["truncated", "no weights", "pickle", "remote code", "not a number", "other vocabulary"]
-)
-def test_broken_checkpoints_are_refused_in_one_sentence(kind: str, checkpoint: Checkpoint, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError) as caught:
-        Drafter(broken(kind, checkpoint, tmp_path), GREEDY)
-    assert "\n" not in str(caught.value)
 
 
 def test_settings_out_of_range_are_refused() -> None:

@@ -101,11 +101,8 @@ def test_scores_are_the_models_own_in_any_order_of_rows(
             rows = rng.sample(texts, rng.randint(1, 5)) if number % 3 else texts[: rng.randint(1, 5)]
             for row in rows:  # sometimes the last tokens are taken back
                 del row.cached[len(row.cached) - rng.randint(0, min(3, len(row.cached))) :]
-            single = number % 2 == 1
-            yield (
-                rows,
-                [[rng.randrange(len(tokenizer)) for _ in range(1 if single else rng.randint(1, 30))] for _ in rows],
-            )
+            lengths = [1 if number % 2 else rng.randint(1, 30) for _ in rows]
+            yield rows, [rng.choices(range(len(tokenizer)), k=length) for length in lengths]
 
     assert_same_scores(memory, steps())
 

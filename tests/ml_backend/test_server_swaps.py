@@ -179,6 +179,17 @@ def test_a_burst_of_the_same_question_gets_one_reply(changeable: Backend) -> Non
     assert len(journal(backend, "drafts.jsonl")) == 1
 
 
+def test_a_reply_is_not_repeated_under_another_checkpoints_name(
+    changeable: Backend, checkpoint: Checkpoint, second: Checkpoint
+) -> None:
+    backend = changeable
+    for chosen in (checkpoint, second):
+        backend.use(chosen)
+        (row,) = backend.predict([task(7, OPENER)], context=screen(OPENER))
+        assert row["model_version"] == chosen.id
+    assert [fact["checkpoint"] for fact in journal(backend, "drafts.jsonl")] == [checkpoint.id, second.id]
+
+
 def test_events_are_journalled_once(backends: Make, checkpoint: Checkpoint) -> None:
     backend = backends(workers=2)
     backend.use(checkpoint, gate=False)
